@@ -1,0 +1,109 @@
+"""The sentences that users read: one function per error, raised at trace time.
+
+Every sentence names the argument, what was expected and what came; shapes, never arrays.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+
+def real_array(name: str, value: Any) -> Array:
+    """`value` as a floating array; integers are promoted, complex and bool refused."""
+    if isinstance(value, list | tuple):
+        try:
+            value = np.asarray(value)
+        except ValueError as error:
+            raise ValueError(f"{name} must be a rectangular array, got a ragged list.") from error
+    dtype = getattr(value, "dtype", None)
+    if dtype is None:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise TypeError(f"{name} must be a real array, got {type(value).__name__}.")
+        return jnp.asarray(value, dtype=float)
+    if jnp.issubdtype(dtype, jnp.floating):
+        return jnp.asarray(value)
+    if jnp.issubdtype(dtype, jnp.integer):
+        return jnp.asarray(value).astype(float)
+    raise TypeError(f"{name} must be a real array, got dtype {dtype}.")
+
+
+def rank_at_least(name: str, value: Array, rank: int) -> None:
+    """Refuses an array with fewer axes than one event needs."""
+    if value.ndim < rank:
+        raise ValueError(f"{name} must have at least {rank} axes, got shape {value.shape}.")
+
+
+def square(name: str, matrix: Array) -> None:
+    """Refuses a matrix whose last two axes differ."""
+    rank_at_least(name, matrix, 2)
+    if matrix.shape[-1] != matrix.shape[-2]:
+        raise ValueError(f"{name} must be square in its last two axes, got shape {matrix.shape}.")
+
+
+def same_dim(name: str, size: int, shape: tuple[int, ...], expected: int, whose: str) -> None:
+    """Refuses an event size that differs: event axes never broadcast."""
+    if size != expected:
+        raise ValueError(
+            f"{name} must have {expected} entries along its last axis, the dimension of {whose}, "
+            f"got shape {shape}."
+        )
+
+
+def broadcastable(names: list[str], shapes: list[tuple[int, ...]]) -> tuple[int, ...]:
+    """Broadcast batch shape, or the sentence that says which shapes do not."""
+    try:
+        return jnp.broadcast_shapes(*shapes)
+    except ValueError as error:
+        listing = ", ".join(f"{n} {s}" for n, s in zip(names, shapes, strict=True))
+        raise ValueError(f"Batch shapes must broadcast, got {listing}.") from error
+
+
+def sample_shape(shape: Any) -> tuple[int, ...]:
+    """A sample shape as a tuple of non-negative integers."""
+    items = (shape,) if isinstance(shape, int | np.integer) else shape
+    if not isinstance(items, tuple | list) or not all(
+        isinstance(n, int | np.integer) and not isinstance(n, bool) for n in items
+    ):
+        raise TypeError(f"shape must be a tuple of integers, got {shape!r}.")
+    if any(n < 0 for n in items):
+        raise ValueError(f"shape must not be negative, got {tuple(items)}.")
+    return tuple(int(n) for n in items)
+
+
+def random_key(key: Any) -> None:
+    """Refuses what is not one PRNG key: a typed key, or a legacy one of two uint32."""
+    dtype = getattr(key, "dtype", None)
+    typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
+    legacy = dtype == jnp.uint32 and key.ndim == 1
+    if not (typed or legacy):
+        raise TypeError(f"key must be a PRNG key, as from jax.random.key, got {_kind(key)}.")
+    if typed and key.shape != ():
+        raise ValueError(f"key must be a single PRNG key, got shape {key.shape}.")
+
+
+def dimension(name: str, value: Any) -> int:
+    """A static size: a non-negative integer."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise TypeError(f"{name} must be an integer, got {type(value).__name__}.")
+    if value < 0:
+        raise ValueError(f"{name} must not be negative, got {value}.")
+    return int(value)
+
+
+def all_true(sentence: str, valid: Array) -> None:
+    """Raises when `valid` is concrete and false somewhere; says where in the batch."""
+    if isinstance(valid, jax.core.Tracer):
+        return
+    wrong = np.argwhere(~np.asarray(valid))
+    if len(wrong) == 0:
+        return
+    where = f" at batch index {tuple(int(i) for i in wrong[0])}" if valid.ndim else ""
+    raise ValueError(f"{sentence}{where}.")
+
+
+def _kind(value: Any) -> str:
+    dtype = getattr(value, "dtype", None)
+    return type(value).__name__ if dtype is None else f"{dtype} of shape {value.shape}"

@@ -1,0 +1,22 @@
+"""Linear algebra: arrays to arrays, leading axes are batch.
+
+Every function takes `(..., d, d)` arrays, keeps full precision on every device, and has
+derivatives of all orders in both modes. Matrices of up to 16 rows run in unrolled kernels.
+"""
+
+from gaussjax.linalg.cholesky import SafeCholesky, cholesky, safe_cholesky
+from gaussjax.linalg.products import lower_product
+from gaussjax.linalg.roots import factor_of_sum, symmetric_sqrt
+from gaussjax.linalg.triangular import logdet_lower, solve_lower, solve_lower_transpose
+
+__all__ = [
+    "SafeCholesky",
+    "cholesky",
+    "factor_of_sum",
+    "logdet_lower",
+    "lower_product",
+    "safe_cholesky",
+    "solve_lower",
+    "solve_lower_transpose",
+    "symmetric_sqrt",
+]

@@ -1,0 +1,124 @@
+"""Cholesky factors: of a matrix, and of one that may need jitter."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from gaussjax import _checks
+from gaussjax._batching import lift
+from gaussjax.linalg import lapack, small
+from gaussjax.linalg.products import dot
+from gaussjax.linalg.triangular import solve
+
+
+def cholesky(matrix: Array, /) -> Float[Array, "..."]:
+    """Lower L with L Lᵀ = ½(A + Aᵀ); all NaN where A is not positive definite. O(d³)
+
+    `matrix` is `(..., d, d)`. A pivot below d·ε/2 of its diagonal entry is rounding noise, and the
+    matrix counts as singular. Derivatives of all orders, in both modes; an element that is NaN
+    leaves its neighbours in the batch alone.
+
+    Raises:
+        ValueError: the matrix is not square.
+
+    Source: Golub & Van Loan, Matrix Computations, §4.2; derivative: Murray, arXiv:1602.07527.
+
+    >>> cholesky([[4.0, 2.0], [2.0, 2.0]])
+    Array([[2., 0.],
+           [1., 1.]], dtype=float32)
+    """
+    return _lifted(matrix)
+
+
+class SafeCholesky(NamedTuple):
+    """Result of `safe_cholesky`, one entry of each field per matrix.
+
+    Attributes:
+        lower: the factor of A + jitter · diag(A), `(..., d, d)`.
+        jitter: the relative jitter that was used, `(...)`; 0 where none was needed.
+        status: 0 as it was, 1 with jitter, 2 failed (and `lower` is NaN), `(...)`.
+    """
+
+    lower: Float[Array, "... d d"]
+    jitter: Float[Array, "..."]
+    status: Int[Array, "..."]
+
+
+def safe_cholesky(matrix: Array, /, *, jitter: float | Sequence[float]) -> SafeCholesky:
+    """Factor of A + jitter · diag(A) with the smallest jitter that works. O(kd³) for k levels
+
+    `matrix` is `(..., d, d)`. First no jitter is tried, then each level of `jitter` in turn: one
+    number, or an increasing sequence. The level is relative to the diagonal (so it does not depend
+    on units), chosen for each matrix alone, and reported with a status. The derivative is that of
+    the factor at the chosen level.
+
+    Raises:
+        ValueError: the matrix is not square, or a level is not positive.
+
+    Source: Gill, Murray & Wright, Practical Optimization, §4.4.2.
+
+    >>> safe_cholesky([[1.0, 1.0], [1.0, 1.0]], jitter=(1e-6, 1e-2)).status
+    Array(1, dtype=int32)
+    """
+    levels = (jitter,) if isinstance(jitter, int | float) else tuple(jitter)
+    if not all(level > 0 for level in levels):
+        raise ValueError(f"jitter must be positive, got {levels}.")
+    return SafeCholesky(*_safe(matrix, levels=levels))
+
+
+@lift(2)
+def _lifted(matrix: Array) -> Array:
+    _checks.square("matrix", matrix)
+    return factorise(matrix)
+
+
+@lift(2)
+def _safe(matrix: Array, *, levels: tuple[float, ...]) -> tuple[Array, Array, Array]:
+    _checks.square("matrix", matrix)
+    diagonal = jnp.diag(jnp.diagonal(matrix))
+    fixed = jax.lax.stop_gradient(matrix)
+    used = jnp.zeros((), matrix.dtype)
+    works = _is_factor(factorise(fixed))
+    status = jnp.where(works, 0, 1)
+    for level in levels:
+        used = jnp.where(works, used, level)
+        works = works | _is_factor(factorise(fixed + level * jax.lax.stop_gradient(diagonal)))
+    lower = factorise(matrix + used * diagonal)
+    return lower, jnp.where(works, used, 0.0), jnp.where(works, status, 2).astype(jnp.int32)
+
+
+def factorise(matrix: Float[Array, "d d"]) -> Float[Array, "d d"]:
+    """`cholesky` of one matrix."""
+    return _factor_symmetric(0.5 * (matrix + matrix.T))
+
+
+# With Φ(X) the lower triangle of X, its diagonal halved, differentiating Σ = L Lᵀ gives
+#   dL = L Φ(L⁻¹ dΣ L⁻ᵀ),
+# two solves and a product, where autodiff of the recursion scatters.
+@jax.custom_jvp
+def _factor_symmetric(matrix: Array) -> Array:
+    d = matrix.shape[-1]
+    lower = small.cholesky(matrix) if d <= small.LIMIT else lapack.cholesky(matrix)
+    pivots, diagonal = jnp.square(jnp.diagonal(lower)), jnp.diagonal(matrix)
+    noise = 0.5 * d * jnp.finfo(matrix.dtype).eps
+    works = jnp.all(pivots > noise * diagonal) & jnp.all(jnp.isfinite(lower))
+    return jnp.where(works, lower, jnp.nan)
+
+
+@_factor_symmetric.defjvp
+def _(primals, tangents):
+    (matrix,), (dmatrix,) = primals, tangents
+    lower = _factor_symmetric(matrix)
+    return lower, dot(lower, half_triangle(solve(lower, solve(lower, dmatrix).T)))
+
+
+def half_triangle(matrix: Float[Array, "d d"]) -> Float[Array, "d d"]:
+    """Φ: the lower triangle with its diagonal halved."""
+    return jnp.tril(matrix) - 0.5 * jnp.diag(jnp.diagonal(matrix))
+
+
+def _is_factor(lower: Array) -> Array:
+    return ~jnp.any(jnp.isnan(lower))

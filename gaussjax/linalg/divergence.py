@@ -1,0 +1,124 @@
+"""The LogDet (Burg) divergence tr(B⁻¹A) − d − log|B⁻¹A| of two covariances, from their roots.
+
+With A = L Lᵀ, B = K Kᵀ, E = K⁻¹(L − K) and rᵢ = Eᵢᵢ it is a sum of terms that are not negative:
+
+    D(A, B) = Σᵢ (rᵢ² + 2(rᵢ − log(1 + rᵢ))) + ‖strictly lower(E)‖²,
+
+since K⁻¹L = I + E has the squared norm d + 2Σrᵢ + ‖E‖² and the determinant Π(1 + rᵢ). Nothing
+cancels when A is close to B: L − K is exact there, and D is zero to the bit when they are equal.
+
+A root is an array of one Gaussian: `(d, d)` a lower triangle, `(d,)` the diagonal of one.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from gaussjax.linalg import small
+from gaussjax.linalg.products import dot
+from gaussjax.linalg.roots import triangular_root
+from gaussjax.linalg.triangular import solve
+
+
+def divergence_of_roots(a: Array, b: Array, /) -> Float[Array, ""]:
+    """D(A, B) of two triangular roots. O(d) for two diagonals, else O(d³)"""
+    if a.ndim == b.ndim == 1:
+        return _sum_of_ratios((_positive(a) - _positive(b)) / b)
+    a, b = (jnp.diag(x) if x.ndim == 1 else x for x in (a, b))
+    a, b = _with_positive_diagonal(a), _with_positive_diagonal(b)
+    if a.shape[-1] <= small.LIMIT:
+        return _small_divergence(a, b)
+    e = jnp.tril(solve(b, jnp.tril(a - b)))
+    return _sum_of_ratios(jnp.diagonal(e)) + jnp.sum(jnp.square(jnp.tril(e, -1)))
+
+
+def divergence_of_ratio(ratio: Float[Array, "d d"], logdet: Array) -> Float[Array, ""]:
+    """D(A, B) from M = B^{-½}A^{½}, any two roots, and log|A| − log|B|. O(d³)
+
+    ‖M‖² − d − log|MᵀM| cancels near A = B, where the triangle of M = QR takes its place: its
+    distance from the identity is E. Far from there the logarithm that is known is the better one.
+    """
+    d = ratio.shape[-1]
+    lower = triangular_root(ratio.T)
+    near = jnp.all(jnp.abs(jnp.diagonal(lower) - 1) < 0.5)
+    far_value = jnp.sum(jnp.square(ratio)) - d - logdet
+    return jnp.where(near, divergence_of_roots(lower, jnp.ones(d, lower.dtype)), far_value)
+
+
+# d D = 2⟨G_A, dL⟩ + 2⟨G_B, dK⟩ with H = K⁻ᵀE and M = I + E,
+#   G_A = tril(K⁻ᵀM) − diag(1/L)        = tril(H) + diag(r / L)
+#   G_B = diag(1/K) − tril(K⁻ᵀM Mᵀ)     = −tril(H Mᵀ) − diag(r / K),
+# the right-hand forms again free of cancellation and zero when A = B.
+@jax.custom_jvp
+def _small_divergence(a: Array, b: Array) -> Array:
+    columns = small.relative_columns(a, b)
+    total = jnp.zeros((), a.dtype)
+    for column in columns:
+        total = total + jnp.square(column[0]) + 2 * _minus_log1p(column[0])
+        for x in column[1:]:
+            total = total + jnp.square(x)
+    return total
+
+
+@_small_divergence.defjvp
+def _(primals, tangents):
+    (a, b), (da, db) = primals, tangents
+    grad_a, grad_b = _gradients(a, b)
+    return _small_divergence(a, b), 2 * (jnp.sum(grad_a * da) + jnp.sum(grad_b * db))
+
+
+@jax.custom_jvp
+def _gradients(a: Array, b: Array) -> tuple[Array, Array]:
+    return small.divergence_gradients(a, b)
+
+
+@_gradients.defjvp
+def _(primals, tangents):
+    _, dgradients = jax.jvp(_gradients_by_solves, primals, tangents)
+    return _gradients(*primals), dgradients
+
+
+def _gradients_by_solves(a: Array, b: Array) -> tuple[Array, Array]:
+    """The formula above in matrix operations, whose derivatives do not scatter."""
+    e = jnp.tril(solve(b, jnp.tril(a - b)))
+    h = jnp.tril(solve(b, e, transpose=True))
+    r = jnp.diagonal(e)
+    grad_b = -jnp.tril(dot(h, e.T) + h) - jnp.diag(r / jnp.diagonal(b))
+    return h + jnp.diag(r / jnp.diagonal(a)), grad_b
+
+
+def _sum_of_ratios(r: Array) -> Array:
+    return jnp.sum(jnp.square(r) + 2 * _minus_log1p(r))
+
+
+@jax.custom_jvp
+def _minus_log1p(x: Array) -> Array:
+    """x − log(1 + x) ≥ 0, to full relative accuracy also near zero.
+
+    There log(1 + x) = 2 artanh(s) with s = x / (2 + x), and x − 2s = x s leaves
+    x s − 2s³(1/3 + s²/5 + s⁴/7 + …).
+    """
+    near = (x > -1 / 3) & (x < 0.5)  # |s| ≤ 1/5
+    s = x / (2 + jnp.where(near, x, 0.0))
+    s = jnp.where(near, s, 0.0)
+    z = s * s
+    terms = 6 if x.dtype == jnp.float32 else 12
+    series = jnp.full_like(x, 1 / (2 * terms + 1))
+    for k in reversed(range(3, 2 * terms, 2)):
+        series = 1 / k + z * series
+    return jnp.where(near, x * s - 2 * s * z * series, x - jnp.log1p(x))
+
+
+@_minus_log1p.defjvp
+def _(primals, tangents):
+    (x,), (dx,) = primals, tangents
+    return _minus_log1p(x), x / (1 + x) * dx  # 1 − 1/(1 + x) would cancel
+
+
+def _positive(diagonal: Array) -> Array:
+    return jnp.where(diagonal > 0, diagonal, jnp.nan)
+
+
+def _with_positive_diagonal(lower: Array) -> Array:
+    on_diagonal = jnp.eye(lower.shape[-1], dtype=bool)
+    return jnp.where(on_diagonal & (lower <= 0), jnp.nan, lower)

@@ -1,0 +1,60 @@
+"""Matrix products at full precision.
+
+JAX's default product is TF32 on GPUs and bfloat16 on TPUs; a covariance needs all its digits.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from gaussjax import _checks
+from gaussjax._batching import lift
+from gaussjax.linalg import small
+
+
+def dot(a: Array, b: Array, /) -> Array:
+    """Matrix product in the arguments' own precision, on every device."""
+    return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
+
+
+def gram(factor: Float[Array, "d k"], /) -> Float[Array, "d d"]:
+    """F Fᵀ, symmetric to the bit."""
+    product = jnp.tril(dot(factor, factor.T))
+    return product + jnp.tril(product, -1).T
+
+
+def lower_product(a: Array, b: Array, /) -> Array:
+    """Product A B of two lower triangles, a lower triangle. O(d³)
+
+    `a` and `b` are `(..., d, d)`; what stands above their diagonals is ignored.
+
+    Raises:
+        ValueError: a matrix is not square, or the sizes differ.
+
+    Source: Golub & Van Loan, Matrix Computations, §1.2.
+
+    >>> lower_product([[2.0, 0.0], [1.0, 1.0]], [[1.0, 9.0], [1.0, 3.0]])
+    Array([[2., 0.],
+           [2., 3.]], dtype=float32)
+    """
+    return _lower_product(a, b)
+
+
+@lift(2, 2)
+def _lower_product(a: Array, b: Array) -> Array:
+    _checks.square("a", a)
+    _checks.square("b", b)
+    _checks.same_dim("b", b.shape[-1], b.shape, a.shape[-1], "a")
+    return jnp.tril(dot(jnp.tril(a), jnp.tril(b)))
+
+
+def lower_times_vector(lower: Float[Array, "d d"], vector: Float[Array, " d"]) -> Array:
+    """L v of one lower triangle. A sum that fuses for small d, a product beyond."""
+    if lower.shape[-1] > small.LIMIT:
+        return dot(lower, vector)
+    return jnp.sum(lower * vector, axis=1)
+
+
+def lower_transpose_times_vector(lower: Float[Array, "d d"], vector: Float[Array, " d"]) -> Array:
+    """Lᵀ v of one lower triangle."""
+    return lower_times_vector(lower.T, vector)

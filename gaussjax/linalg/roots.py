@@ -1,0 +1,122 @@
+"""The symmetric square root, and the triangular root of a sum."""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from gaussjax import _checks
+from gaussjax._batching import lift
+from gaussjax.linalg import lapack, small
+from gaussjax.linalg.cholesky import half_triangle
+from gaussjax.linalg.products import dot, gram
+from gaussjax.linalg.triangular import solve
+
+
+def symmetric_sqrt(matrix: Array, /) -> Float[Array, "..."]:
+    """The symmetric R with R R = A, for A positive semidefinite; NaN where it is not. O(d³)
+
+    `matrix` is `(..., d, d)` and is symmetrised. The derivative solves R dR + dR R = dA, which is
+    finite with repeated eigenvalues; where both eigenvalues are zero, and the true derivative is
+    infinite, it is the least-norm solution.
+
+    Raises:
+        ValueError: the matrix is not square.
+
+    Source: Higham, Functions of Matrices, §6.
+
+    >>> symmetric_sqrt([[4.0, 0.0], [0.0, 9.0]]).round(4)
+    Array([[2., 0.],
+           [0., 3.]], dtype=float32)
+    """
+    return _lifted_sqrt(matrix)
+
+
+def factor_of_sum(a: Array, b: Array, /) -> Float[Array, "..."]:
+    """Lower L with L Lᵀ = A Aᵀ + B Bᵀ, without forming either product. O(d²(k + m))
+
+    `a` is `(..., d, k)` and `b` `(..., d, m)`; leading axes broadcast. By QR of [A B]ᵀ, so its
+    error grows with the condition of the factors and not with its square. The derivative needs
+    k + m ≥ d and L invertible.
+
+    Raises:
+        ValueError: `a` and `b` differ in rows.
+
+    Source: Kailath, Sayed & Hassibi, Linear Estimation, §12.1; derivative as in `cholesky`.
+
+    >>> factor_of_sum([[3.0]], [[4.0]])
+    Array([[5.]], dtype=float32)
+    """
+    return _lifted_sum(a, b)
+
+
+@lift(2)
+def _lifted_sqrt(matrix: Array) -> Array:
+    _checks.square("matrix", matrix)
+    return symmetric_root(0.5 * (matrix + matrix.T))
+
+
+@lift(2, 2)
+def _lifted_sum(a: Array, b: Array) -> Array:
+    if a.shape[0] != b.shape[0]:
+        raise ValueError(f"b must have {a.shape[0]} rows like a, got shape {b.shape}.")
+    return triangular_root(jnp.concatenate([a, b], axis=1))
+
+
+# R R = A gives R dR + dR R = dA. Written as a linear solve, its own derivatives are solves too.
+@jax.custom_jvp
+def symmetric_root(matrix: Float[Array, "d d"]) -> Float[Array, "d d"]:
+    """`symmetric_sqrt` of one symmetric matrix."""
+    vectors, roots = _eigen_roots(matrix)
+    return gram(vectors * jnp.sqrt(roots))
+
+
+@symmetric_root.defjvp
+def _(primals, tangents):
+    (matrix,), (dmatrix,) = primals, tangents
+    root = symmetric_root(matrix)
+    vectors, roots = _eigen_roots(lax.stop_gradient(matrix))
+    sums = roots[:, None] + roots
+    inverse_sums = jnp.where(sums > 0, 1 / jnp.where(sums > 0, sums, 1.0), 0.0)
+
+    def solve_sylvester(_, rhs):
+        inner = dot(vectors.T, dot(rhs, vectors))
+        return dot(vectors, dot(inner * inverse_sums, vectors.T))
+
+    def sylvester(x):
+        return dot(root, x) + dot(x, root)
+
+    droot = lax.custom_linear_solve(sylvester, dmatrix, solve_sylvester, symmetric=True)
+    return root, droot
+
+
+def _eigen_roots(matrix: Array) -> tuple[Array, Array]:
+    """Eigenvectors, and square roots of eigenvalues: NaN where one is clearly negative."""
+    d = matrix.shape[-1]
+    if d == 0:
+        return matrix, jnp.zeros((0,), matrix.dtype)
+    packed = lapack.eigh(matrix)
+    vectors, values = packed[:, :-1], packed[:, -1]
+    noise = d * jnp.finfo(matrix.dtype).eps * jnp.max(jnp.abs(values))
+    roots = jnp.sqrt(jnp.maximum(values, 0.0))
+    return vectors, jnp.where(jnp.all(values >= -noise), roots, jnp.nan)
+
+
+# L Lᵀ = F Fᵀ. With Q = L⁻¹F (orthonormal rows) and K = L⁻¹ dF Qᵀ, as for the Cholesky factor,
+#   dL = L Φ(K + Kᵀ).
+@jax.custom_jvp
+def triangular_root(factor: Float[Array, "d k"]) -> Float[Array, "d d"]:
+    """Lower L with L Lᵀ = F Fᵀ and a diagonal that is not negative."""
+    d, k = factor.shape
+    wide = jnp.pad(factor, ((0, 0), (0, max(d - k, 0))))
+    triangle = small.qr_triangle(wide.T) if d <= small.LIMIT else lapack.qr_triangle(wide.T)
+    signs = jnp.where(jnp.diagonal(triangle) < 0, -1.0, 1.0).astype(factor.dtype)
+    return jnp.tril(triangle.T * signs)
+
+
+@triangular_root.defjvp
+def _(primals, tangents):
+    (factor,), (dfactor,) = primals, tangents
+    lower = triangular_root(factor)
+    k = dot(solve(lower, dfactor), solve(lower, factor).T)
+    return lower, dot(lower, half_triangle(k + k.T))

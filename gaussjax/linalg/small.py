@@ -1,0 +1,142 @@
+"""Unrolled kernels for small matrices: the same mathematics as scalar operations.
+
+XLA hands a batch of small factorisations to LAPACK one matrix at a time. Written out as scalar
+operations over a static d, and mapped over the batch by `vmap`, they fuse into a few passes.
+
+Two habits decide the speed. A quotient is written `s / l`, not `s * (1 / l)`: XLA materialises a
+division that several others use, where it would compute a product again in each of them. And a
+result is a sum of scalars where it can be, since stacking scalars into a matrix costs a pass.
+
+All functions take one matrix, read only its lower triangle, and have no derivative of their own:
+the callers in this package define it in closed form.
+"""
+
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+LIMIT = 16
+"""Largest dimension that is unrolled: beyond it compiling costs more than it saves."""
+
+Column = list[Array]  # the scalars of one column (or vector), by row
+
+
+def cholesky(matrix: Float[Array, "d d"]) -> Float[Array, "d d"]:
+    """Lower Cholesky factor; NaN where a pivot is negative."""
+    d = matrix.shape[-1]
+    rows: list[Column] = []
+    for i in range(d):
+        row: Column = []
+        for j in range(i):
+            s = _minus_products(matrix[i, j], row[:j], rows[j][:j])
+            row.append(s / rows[j][j])
+        row.append(jnp.sqrt(_minus_products(matrix[i, i], row, row)))
+        rows.append(row)
+    return _lower_matrix(rows, matrix)
+
+
+def solve_lower(lower: Float[Array, "d d"], rhs: Float[Array, " d"]) -> Float[Array, " d"]:
+    """L⁻¹ b by forward substitution."""
+    return _vector(_forward(_entries(lower), _scalars(rhs)), rhs)
+
+
+def solve_lower_transpose(
+    lower: Float[Array, "d d"], rhs: Float[Array, " d"]
+) -> Float[Array, " d"]:
+    """L⁻ᵀ b by back substitution."""
+    return _vector(_backward(_entries(lower), _scalars(rhs)), rhs)
+
+
+def qr_triangle(matrix: Float[Array, "n d"]) -> Float[Array, "d d"]:
+    """The triangle R of M = QR, n ≥ d, by modified Gram-Schmidt.
+
+    Its R is as accurate as Householder's (Björck 1967); only its Q is not, and is not returned.
+    """
+    rows = []
+    for j in range(matrix.shape[-1]):
+        norm = jnp.sqrt(jnp.sum(jnp.square(matrix[:, j])))
+        unit = matrix[:, j] / jnp.where(norm == 0, 1.0, norm)
+        row = jnp.sum(unit[:, None] * matrix, axis=0).at[j].set(norm)
+        matrix = matrix - unit[:, None] * row
+        rows.append(row)
+    return jnp.triu(jnp.stack(rows)) if rows else jnp.zeros((0, 0), matrix.dtype)
+
+
+def inv_quad(lower: Float[Array, "d d"], vector: Float[Array, " d"]) -> Float[Array, ""]:
+    """‖L⁻¹ v‖²: the whitened vector is never stored."""
+    w = _forward(_entries(lower), _scalars(vector))
+    return sum((x * x for x in w), jnp.zeros((), vector.dtype))
+
+
+def relative_columns(a: Float[Array, "d d"], b: Float[Array, "d d"]) -> list[Column]:
+    """Columns of E = B⁻¹(A − B) for lower triangles; column j starts at row j."""
+    rows, other = _entries(b), _entries(a)
+    return [
+        _forward(rows, [other[i][j] - rows[i][j] for i in range(j, len(rows))], start=j)
+        for j in range(len(rows))
+    ]
+
+
+def divergence_gradients(
+    a: Float[Array, "d d"], b: Float[Array, "d d"]
+) -> tuple[Float[Array, "d d"], Float[Array, "d d"]]:
+    """Halves of the gradients of the LogDet divergence; see `divergence.py` for the formula."""
+    d = a.shape[-1]
+    rows = _entries(b)
+    e = relative_columns(a, b)
+    h = [_backward(rows, column, start=j) for j, column in enumerate(e)]  # H = B⁻ᵀE, lower part
+    grad_a: list[Column] = []
+    grad_b: list[Column] = []
+    for i in range(d):
+        grad_a.append([h[k][i - k] for k in range(i)] + [h[i][0] + e[i][0] / a[i, i]])
+        row = []
+        for k in range(i + 1):
+            products = [h[j][i - j] * e[j][k - j] for j in range(k + 1)]
+            row.append(-sum(products, h[k][i - k]))
+        row[i] = row[i] - e[i][0] / rows[i][i]
+        grad_b.append(row)
+    return _lower_matrix(grad_a, a), _lower_matrix(grad_b, b)
+
+
+def _entries(lower: Array) -> list[Column]:
+    return [[lower[i, j] for j in range(i + 1)] for i in range(lower.shape[-1])]
+
+
+def _scalars(vector: Array) -> Column:
+    return [vector[i] for i in range(vector.shape[-1])]
+
+
+def _forward(rows: list[Column], rhs: Column, start: int = 0) -> Column:
+    """L⁻¹ b for a b that is zero above row `start`."""
+    out: Column = []
+    for i, s in enumerate(rhs, start):
+        out.append(_minus_products(s, rows[i][start:i], out) / rows[i][i])
+    return out
+
+
+def _backward(rows: list[Column], rhs: Column, start: int = 0) -> Column:
+    """Rows from `start` on of L⁻ᵀ b."""
+    d = len(rows)
+    out: Column = []  # from the last row upwards
+    for i in reversed(range(start, d)):
+        below = [rows[k][i] for k in reversed(range(i + 1, d))]
+        out.append(_minus_products(rhs[i - start], below, out) / rows[i][i])
+    return out[::-1]
+
+
+def _minus_products(s: Array, left: Sequence[Array], right: Sequence[Array]) -> Array:
+    for x, y in zip(left, right, strict=True):
+        s = s - x * y
+    return s
+
+
+def _vector(scalars: Column, like: Array) -> Array:
+    return jnp.stack(scalars) if scalars else jnp.zeros_like(like)
+
+
+def _lower_matrix(rows: list[Column], like: Array) -> Array:
+    d = len(rows)
+    zero = jnp.zeros((), like.dtype)
+    flat = [x for row in rows for x in [*row, *[zero] * (d - len(row))]]
+    return jnp.stack(flat).reshape(d, d) if flat else jnp.zeros_like(like)

@@ -1,0 +1,134 @@
+"""Solves with a lower triangle, their derivatives, and what follows from them."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from gaussjax import _checks
+from gaussjax._batching import in_working_precision, lift, over_leading_axes
+from gaussjax.linalg import lapack, small
+from gaussjax.linalg.products import dot
+
+
+def solve_lower(lower: Array, rhs: Array, /) -> Array:
+    """L⁻¹ B by forward substitution. O(d²k)
+
+    `lower` is `(..., d, d)`, only its lower triangle is read. `rhs` is one vector `(d,)` or
+    matrices `(..., d, k)`, as in `numpy.linalg.solve`; leading axes broadcast. Derivatives of all
+    orders, in both modes, are solves again.
+
+    Raises:
+        ValueError: `lower` is not square, or `rhs` has other rows.
+
+    Source: Golub & Van Loan, Matrix Computations, §3.1.
+
+    >>> solve_lower([[2.0, 0.0], [1.0, 1.0]], [2.0, 3.0])
+    Array([1., 2.], dtype=float32)
+    """
+    return _lifted_solve(lower, rhs, transpose=False)
+
+
+def solve_lower_transpose(lower: Array, rhs: Array, /) -> Array:
+    """L⁻ᵀ B by back substitution. O(d²k)
+
+    Shapes, errors and derivatives as in `solve_lower`.
+
+    Source: Golub & Van Loan, Matrix Computations, §3.1.
+
+    >>> solve_lower_transpose([[2.0, 0.0], [1.0, 1.0]], [2.0, 3.0])
+    Array([-0.5,  3. ], dtype=float32)
+    """
+    return _lifted_solve(lower, rhs, transpose=True)
+
+
+def logdet_lower(lower: Array, /) -> Array:
+    """log|L| = Σ log Lᵢᵢ, NaN unless the diagonal is positive. O(d)
+
+    `lower` is `(..., d, d)`; the result is `(...)`. The log-determinant of L Lᵀ is twice this.
+
+    Raises:
+        ValueError: `lower` is not square.
+
+    Source: Rasmussen & Williams, Gaussian Processes for Machine Learning, A.4.
+
+    >>> logdet_lower([[1.0, 0.0], [5.0, 1.0]])
+    Array(0., dtype=float32)
+    """
+    return _logdet(lower)
+
+
+@lift(2)
+def _logdet(lower: Array) -> Array:
+    _checks.square("lower", lower)
+    return logdet_of_diagonal(lower)
+
+
+def logdet_of_diagonal(lower: Float[Array, "d d"]) -> Float[Array, ""]:
+    """`logdet_lower` of one matrix."""
+    diagonal = jnp.diagonal(lower)
+    return jnp.sum(jnp.log(jnp.where(diagonal > 0, diagonal, jnp.nan)))
+
+
+def valid_lower(lower: Float[Array, "d d"]) -> Float[Array, "d d"]:
+    """The lower triangle of a Cholesky factor; all NaN unless its diagonal is positive."""
+    return jnp.where(jnp.all(jnp.diagonal(lower) > 0), jnp.tril(lower), jnp.nan)
+
+
+def _lifted_solve(lower: Array, rhs: Array, *, transpose: bool) -> Array:
+    lower, rhs = _checks.real_array("lower", lower), _checks.real_array("rhs", rhs)
+    _checks.square("lower", lower)
+    _checks.rank_at_least("rhs", rhs, 1)
+    rank = min(rhs.ndim, 2)
+    rows = rhs.shape[-rank]
+    if rows != lower.shape[-1]:
+        raise ValueError(f"rhs must have {lower.shape[-1]} rows like lower, got shape {rhs.shape}.")
+    (lower, rhs), dtype = in_working_precision([lower, rhs])
+    core = functools.partial(solve, transpose=transpose)
+    solution = over_leading_axes(core, [lower, rhs], [2, rank], ["lower", "rhs"])
+    return solution.astype(dtype)
+
+
+def inv_quad_lower(lower: Float[Array, "d d"], vector: Float[Array, " d"]) -> Float[Array, ""]:
+    """‖L⁻¹ v‖² for one matrix and vector. O(d²)"""
+    if lower.shape[-1] > small.LIMIT:
+        return jnp.sum(jnp.square(solve(lower, vector)))
+    return _inv_quad_small(lower, vector)
+
+
+# Autodiff through the unrolled substitution scatters into L. With w = L⁻¹v and u = L⁻ᵀw instead
+#   d‖w‖² = 2 wᵀ L⁻¹ (dv − dL w) = 2 uᵀ (dv − dL w).
+@jax.custom_jvp
+def _inv_quad_small(lower: Array, vector: Array) -> Array:
+    return small.inv_quad(lower, vector)
+
+
+@_inv_quad_small.defjvp
+def _(primals, tangents):
+    (lower, vector), (dlower, dvector) = primals, tangents
+    w = solve(lower, vector)
+    u = solve(lower, w, transpose=True)
+    out = 2 * (jnp.sum(u * dvector) - jnp.sum(jnp.tril(u[:, None] * w) * dlower))
+    return small.inv_quad(lower, vector), out
+
+
+def solve(lower: Array, rhs: Array, *, transpose: bool = False) -> Array:
+    """L⁻¹ B or L⁻ᵀ B for one matrix; `rhs` is `(d,)` or `(d, k)`."""
+    lower = jnp.tril(lower)
+    matrix = lower.T if transpose else lower
+    return lax.custom_linear_solve(
+        functools.partial(dot, matrix),
+        rhs,
+        solve=lambda _, b: _substitute(lower, b, transpose=transpose),
+        transpose_solve=lambda _, b: _substitute(lower, b, transpose=not transpose),
+    )
+
+
+def _substitute(lower: Array, rhs: Array, *, transpose: bool) -> Array:
+    if lower.shape[-1] > small.LIMIT:
+        columns = rhs if rhs.ndim == 2 else rhs[:, None]
+        return lapack.solve(lower, columns, transpose=transpose).reshape(rhs.shape)
+    unrolled = small.solve_lower_transpose if transpose else small.solve_lower
+    return unrolled(lower, rhs) if rhs.ndim == 1 else jax.vmap(unrolled, (None, 1), 1)(lower, rhs)

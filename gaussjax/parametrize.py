@@ -1,0 +1,280 @@
+"""Unconstrained vectors to factors, and back: what a network head or an optimizer needs.
+
+A factor's free entries are read row by row. The diagonal goes through a positive map, `Exp` or
+`Softplus`, each with a floor that keeps the factor away from singular:
+
+>>> lower_from_vector([0.0, 3.0, 0.0])
+Array([[1., 0.],
+       [3., 1.]], dtype=float32)
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float
+
+from gaussjax import _checks
+from gaussjax._batching import lift
+from gaussjax.covariances import Cholesky
+from gaussjax.gaussian import Gaussian
+
+
+@dataclasses.dataclass(frozen=True)
+class Exp:
+    """x ↦ eˣ + floor, for diagonals.
+
+    >>> Exp().inverse(Exp()(jnp.float32(-3.0)))
+    Array(-3., dtype=float32)
+    """
+
+    floor: float = 0.0
+
+    def __call__(self, x: Array) -> Array:
+        """Positive value of an unconstrained one."""
+        return jnp.exp(x) + self.floor
+
+    def inverse(self, y: Array) -> Array:
+        """Unconstrained value of a positive one above the floor; NaN below it."""
+        return jnp.log(y - self.floor)
+
+
+@dataclasses.dataclass(frozen=True)
+class Softplus:
+    """x ↦ log(1 + eˣ) + floor, for diagonals: linear for large x, so gentler than `Exp`.
+
+    >>> Softplus(floor=0.5)(jnp.float32(-80.0))
+    Array(0.5, dtype=float32)
+    """
+
+    floor: float = 0.0
+
+    def __call__(self, x: Array) -> Array:
+        """Positive value of an unconstrained one."""
+        return jax.nn.softplus(x) + self.floor
+
+    def inverse(self, y: Array) -> Array:
+        """Unconstrained value of a positive one above the floor; NaN below it."""
+        excess = y - self.floor
+        return excess + jnp.log(-jnp.expm1(-excess))  # log(eʸ − 1), which overflows
+
+
+Positive = Exp | Softplus
+
+
+def vector_size(dim: int) -> int:
+    """Free entries of a lower triangle: d(d+1)/2.
+
+    Raises:
+        TypeError, ValueError: `dim` is not an integer, or negative.
+
+    >>> vector_size(3)
+    6
+    """
+    dim = _checks.dimension("dim", dim)
+    return dim * (dim + 1) // 2
+
+
+def lower_from_vector(
+    vector: ArrayLike, *, diagonal: Positive = Exp()
+) -> Float[Array, "..."]:
+    """Lower triangle from `(..., d(d+1)/2)`, its diagonal made positive by `diagonal`. O(d²)
+
+    Raises:
+        ValueError: the vector's length is not d(d+1)/2 for any d.
+
+    Source: Pinheiro & Bates, Statistics and Computing 6 (1996), §2.2 (log-Cholesky).
+
+    >>> lower_from_vector([0.0, 3.0, 0.0], diagonal=Softplus()).round(4)
+    Array([[0.6931, 0.    ],
+           [3.    , 0.6931]], dtype=float32)
+    """
+    return _lower_from_vector(vector, diagonal=diagonal)
+
+
+def vector_from_lower(lower: ArrayLike, *, diagonal: Positive = Exp()) -> Float[Array, "..."]:
+    """Inverse of `lower_from_vector`. O(d²)
+
+    Raises:
+        ValueError: `lower` is not square.
+
+    >>> vector_from_lower([[1.0, 0.0], [3.0, 1.0]])
+    Array([0., 3., 0.], dtype=float32)
+    """
+    return _vector_from_lower(lower, diagonal=diagonal)
+
+
+def scaled_lower_from_vector(
+    vector: ArrayLike, *, diagonal: Positive = Exp()
+) -> Float[Array, "..."]:
+    """L = D U from `(..., d(d+1)/2)`: U unit lower triangular, D the positive diagonal. O(d²)
+
+    A row's scale is one number, so units can change without touching the other entries.
+
+    Raises:
+        ValueError: the vector's length is not d(d+1)/2 for any d.
+
+    Source: Pourahmadi, Biometrika 86 (1999), §2 (modified Cholesky).
+
+    >>> scaled_lower_from_vector([0.0, 3.0, math.log(2.0)]).round(4)
+    Array([[1., 0.],
+           [6., 2.]], dtype=float32)
+    """
+    return _scaled_from_vector(vector, diagonal=diagonal)
+
+
+def vector_from_scaled_lower(
+    lower: ArrayLike, *, diagonal: Positive = Exp()
+) -> Float[Array, "..."]:
+    """Inverse of `scaled_lower_from_vector`. O(d²)
+
+    Raises:
+        ValueError: `lower` is not square.
+
+    >>> vector_from_scaled_lower([[1.0, 0.0], [3.0, 1.0]])
+    Array([0., 3., 0.], dtype=float32)
+    """
+    return _vector_from_scaled(lower, diagonal=diagonal)
+
+
+def correlation_size(dim: int) -> int:
+    """Free entries of a correlation matrix: d(d−1)/2.
+
+    Raises:
+        TypeError, ValueError: `dim` is not an integer, or negative.
+
+    >>> correlation_size(3)
+    3
+    """
+    dim = _checks.dimension("dim", dim)
+    return dim * (dim - 1) // 2
+
+
+def correlation_from_vector(vector: ArrayLike, dim: int) -> Float[Array, "..."]:
+    """Lower L with unit rows, so that L Lᵀ is a correlation matrix, from `(..., d(d−1)/2)`. O(d²)
+
+    The rows of a unit lower triangle divided by their norms: any finite vector gives a valid
+    factor, and the map is one to one.
+
+    Raises:
+        ValueError: the vector's length is not d(d−1)/2.
+
+    Source: Pinheiro & Bates, Statistics and Computing 6 (1996), §2.3 (in Cartesian form).
+
+    >>> correlation_from_vector([0.75], 2)
+    Array([[1. , 0. ],
+           [0.6, 0.8]], dtype=float32)
+    """
+    return _correlation_from_vector(vector, size=_checks.dimension("dim", dim))
+
+
+def vector_from_correlation(lower: ArrayLike) -> Float[Array, "..."]:
+    """Inverse of `correlation_from_vector`. O(d²)
+
+    Raises:
+        ValueError: `lower` is not square.
+
+    >>> vector_from_correlation([[1.0, 0.0], [0.6, 0.8]])
+    Array([0.75], dtype=float32)
+    """
+    return _vector_from_correlation(lower)
+
+
+def gaussian_size(dim: int) -> int:
+    """Entries of the vector that `gaussian_from_vector` takes: d + d(d+1)/2.
+
+    Raises:
+        TypeError, ValueError: `dim` is not an integer, or negative.
+
+    >>> gaussian_size(3)
+    9
+    """
+    return dim + vector_size(dim)
+
+
+def gaussian_from_vector(vector: ArrayLike, dim: int, *, diagonal: Positive = Exp()) -> Gaussian:
+    """A network head's output `(..., d + d(d+1)/2)` to a Gaussian: mean, then factor. O(d²)
+
+    Raises:
+        ValueError: the vector's length is not d + d(d+1)/2.
+
+    >>> gaussian_from_vector([5.0, 0.0], 1).mean
+    Array([5.], dtype=float32)
+    """
+    vector = _checks.real_array("vector", vector)
+    _check_length(vector, gaussian_size(dim), f"dim = {dim}")
+    mean, entries = vector[..., :dim], vector[..., dim:]
+    return Gaussian(mean, Cholesky(lower_from_vector(entries, diagonal=diagonal)))
+
+
+@lift(1)
+def _lower_from_vector(vector: Array, *, diagonal: Positive) -> Array:
+    return _map_diagonal(diagonal, _fill(vector, _triangle_dim(vector)))
+
+
+@lift(2)
+def _vector_from_lower(lower: Array, *, diagonal: Positive) -> Array:
+    _checks.square("lower", lower)
+    return _map_diagonal(diagonal.inverse, lower)[jnp.tril_indices(lower.shape[-1])]
+
+
+@lift(1)
+def _scaled_from_vector(vector: Array, *, diagonal: Positive) -> Array:
+    free = _fill(vector, _triangle_dim(vector))
+    scale = diagonal(jnp.diagonal(free))
+    return scale[:, None] * _map_diagonal(jnp.ones_like, free)
+
+
+@lift(2)
+def _vector_from_scaled(lower: Array, *, diagonal: Positive) -> Array:
+    _checks.square("lower", lower)
+    scale = jnp.diagonal(lower)
+    unit = lower / scale[:, None]
+    free = _map_diagonal(lambda _: diagonal.inverse(scale), unit)
+    return free[jnp.tril_indices(lower.shape[-1])]
+
+
+@lift(1)
+def _correlation_from_vector(vector: Array, *, size: int) -> Array:
+    _check_length(vector, correlation_size(size), f"dim = {size}")
+    unit = _fill(vector, size, offset=-1) + jnp.eye(size, dtype=vector.dtype)
+    return unit / jnp.sqrt(jnp.sum(jnp.square(unit), axis=1, keepdims=True))
+
+
+@lift(2)
+def _vector_from_correlation(lower: Array) -> Array:
+    _checks.square("lower", lower)
+    unit = lower / jnp.diagonal(lower)[:, None]
+    return unit[jnp.tril_indices(lower.shape[-1], -1)]
+
+
+def _fill(vector: Array, size: int, *, offset: int = 0) -> Array:
+    """Square matrix with the vector's entries in its lower triangle, row by row."""
+    empty = jnp.zeros((size, size), vector.dtype)
+    return empty.at[jnp.tril_indices(size, offset)].set(vector)
+
+
+def _map_diagonal(function: Callable[[Array], Array], lower: Array) -> Array:
+    """The lower triangle with its diagonal mapped."""
+    return jnp.tril(lower, -1) + jnp.diag(function(jnp.diagonal(lower)))
+
+
+def _triangle_dim(vector: Array) -> int:
+    length = vector.shape[-1]
+    size = (math.isqrt(8 * length + 1) - 1) // 2
+    if vector_size(size) != length:
+        raise ValueError(f"vector must have d(d+1)/2 entries for some d, got shape {vector.shape}.")
+    return size
+
+
+def _check_length(vector: Any, length: int, purpose: str) -> None:
+    _checks.rank_at_least("vector", vector, 1)
+    if vector.shape[-1] != length:
+        raise ValueError(
+            f"vector must have {length} entries along its last axis for {purpose}, "
+            f"got shape {vector.shape}."
+        )
