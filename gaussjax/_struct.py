@@ -11,6 +11,7 @@ Scaled(scale=6.0, dim=2)
 """
 
 import dataclasses
+from collections.abc import Iterable
 from typing import Any, TypeVar, dataclass_transform
 
 import jax
@@ -41,9 +42,23 @@ def structure(cls: type[T], /) -> type[T]:
     """
     cls = dataclasses.dataclass(frozen=True)(cls)
     fields = dataclasses.fields(cls)  # type: ignore[arg-type]  # a dataclass since the line above
-    meta = [f.name for f in fields if f.metadata.get("static")]
-    data = [f.name for f in fields if f.name not in meta]
-    jax.tree_util.register_dataclass(cls, data_fields=data, meta_fields=meta)
+    meta = tuple(f.name for f in fields if f.metadata.get("static"))
+    data = tuple(f.name for f in fields if f.name not in meta)
+
+    def flatten(tree: T) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        return tuple(getattr(tree, n) for n in data), tuple(getattr(tree, n) for n in meta)
+
+    def flatten_with_keys(tree: T) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        children, static_values = flatten(tree)
+        keys = (jax.tree_util.GetAttrKey(name) for name in data)
+        return tuple(zip(keys, children, strict=True)), static_values
+
+    def unflatten(static_values: tuple[Any, ...], children: Iterable[Any]) -> T:
+        return cls(**dict(zip(meta + data, (*static_values, *children), strict=True)))
+
+    # `jax.tree_util.register_dataclass` would be shorter, but two of its classes with the same
+    # fields have equal tree structures (jax 0.10), and `jit` then runs one's program on the other.
+    jax.tree_util.register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)
     return cls
 
 

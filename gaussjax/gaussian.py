@@ -65,7 +65,8 @@ def from_cholesky(mean: ArrayLike, lower: ArrayLike) -> Gaussian:
 
     Raises:
         ValueError: `lower` is not square, sizes differ, batch shapes do not broadcast, or (where
-            the values are known) the diagonal is not positive.
+            the values are known) the diagonal is not positive. Under `jit` such an element of a
+            batch is NaN.
         TypeError: an argument is not real.
 
     >>> covariance(from_cholesky([0.0, 0.0], [[2.0, 0.0], [1.0, 1.0]]))
@@ -73,8 +74,11 @@ def from_cholesky(mean: ArrayLike, lower: ArrayLike) -> Gaussian:
            [2., 2.]], dtype=float32)
     """
     mean, lower = _mean_and_matrix(mean, "lower", lower)
-    _require_positive_diagonal("lower", lower)
-    return Gaussian(mean, Cholesky(jnp.tril(lower)))
+    lower = jnp.tril(lower)
+    diagonal = jnp.diagonal(lower, axis1=-2, axis2=-1)
+    valid = jnp.all(jnp.isfinite(lower), (-2, -1)) & jnp.all(diagonal > 0, -1)
+    _checks.all_true("lower must be finite with a positive diagonal", valid)
+    return Gaussian(mean, Cholesky(_nan_unless(valid, lower, 2)))
 
 
 def from_covariance(mean: ArrayLike, matrix: ArrayLike) -> Gaussian:
@@ -116,15 +120,14 @@ def from_scale(mean: ArrayLike, scale: ArrayLike) -> Gaussian:
 
     Raises:
         ValueError: sizes differ, batch shapes do not broadcast, or (where the values are known) a
-            scale is not positive.
+            scale is not positive. Under `jit` such an element of a batch is NaN.
         TypeError: an argument is not real.
 
     >>> from_scale([0.0, 0.0], [1.0, 2.0]).cov
     Diagonal(scale=Array([1., 2.], dtype=float32))
     """
     mean, scale = _mean_and_vector(mean, "scale", scale)
-    _require_positive("scale", scale)
-    return Gaussian(mean, _diagonal(scale, mean.shape[-1]))
+    return Gaussian(mean, _diagonal(_positive("scale", scale), mean.shape[-1]))
 
 
 def from_variance(mean: ArrayLike, variance: ArrayLike) -> Gaussian:
@@ -136,8 +139,8 @@ def from_variance(mean: ArrayLike, variance: ArrayLike) -> Gaussian:
     Diagonal(scale=Array([1., 2.], dtype=float32))
     """
     mean, variance = _mean_and_vector(mean, "variance", variance)
-    _require_positive("variance", variance)
-    return Gaussian(mean, _diagonal(jnp.sqrt(variance), mean.shape[-1]))
+    scale = jnp.sqrt(_positive("variance", variance))
+    return Gaussian(mean, _diagonal(scale, mean.shape[-1]))
 
 
 # Samples -----------------------------------------------------------------------------------------
@@ -230,8 +233,8 @@ def log_prob(g: Gaussian, x: Float[Array, "... d"], /) -> Float[Array, "..."]:
 
     Source: Bishop, Pattern Recognition and Machine Learning, eq. 2.43.
 
-    >>> log_prob(standard(1), [0.0]).round(4)
-    Array(-0.9189, dtype=float32)
+    >>> print(f"{log_prob(standard(2), [0.0, 0.0]):.4f}")
+    -1.8379
     """
     return _log_density(g.cov, _squared_distance(g, x))
 
@@ -398,16 +401,16 @@ def _diagonal(scale: Array, size: int) -> Covariance:
     return Diagonal(scale) if scale.ndim else Isotropic(scale, size)
 
 
-def _require_positive(name: str, scale: Array) -> None:
-    valid = (scale > 0) & jnp.isfinite(scale)
-    valid = jnp.all(valid, axis=-1) if valid.ndim else valid
+def _positive(name: str, values: Array) -> Array:
+    """Scales or variances; an event with one that is not positive and finite is NaN."""
+    rank = min(values.ndim, 1)
+    valid = jnp.all((values > 0) & jnp.isfinite(values), axis=-1 if rank else None)
     _checks.all_true(f"{name} must be positive and finite", valid)
+    return _nan_unless(valid, values, rank)
 
 
-def _require_positive_diagonal(name: str, lower: Array) -> None:
-    diagonal = jnp.diagonal(lower, axis1=-2, axis2=-1)
-    valid = jnp.all(jnp.isfinite(jnp.tril(lower)), (-2, -1)) & jnp.all(diagonal > 0, -1)
-    _checks.all_true(f"{name} must be finite with a positive diagonal", valid)
+def _nan_unless(valid: Array, values: Array, rank: int) -> Array:
+    return jnp.where(jnp.expand_dims(valid, tuple(range(-rank, 0))), values, jnp.nan)
 
 
 def _factor(matrix: Array) -> Array:
@@ -415,7 +418,7 @@ def _factor(matrix: Array) -> Array:
     _checks.all_true("matrix must be finite", jnp.all(jnp.isfinite(matrix), (-2, -1)))
     symmetric = _is_symmetric(matrix)
     _checks.all_true("matrix must be symmetric", symmetric)
-    lower = cholesky(jnp.where(symmetric[..., None, None], matrix, jnp.nan))
+    lower = cholesky(_nan_unless(symmetric, matrix, 2))
     works = ~jnp.any(jnp.isnan(lower), (-2, -1))
     _checks.all_true("matrix must be positive definite to working precision", works)
     return lower

@@ -11,7 +11,11 @@ from jaxtyping import Array, Float
 from gaussjax._struct import leaf, structure
 from gaussjax.covariances.base import Covariance
 from gaussjax.linalg.products import lower_times_vector
-from gaussjax.linalg.triangular import inv_quad_lower, logdet_of_diagonal, solve, valid_lower
+from gaussjax.linalg.triangular import (
+    inv_quad_lower,
+    logdet_of_diagonal,
+    solve,
+)
 
 
 @structure
@@ -27,24 +31,24 @@ class Cholesky(Covariance):
 
     def color(self, noise: Float[Array, " d"], /) -> Float[Array, " d"]:
         """L ε. O(d²)"""
-        return lower_times_vector(valid_lower(self.lower), noise)
+        return lower_times_vector(self.lower, noise)
 
     def whiten(self, vector: Float[Array, " d"], /) -> Float[Array, " d"]:
         """L⁻¹ v. O(d²)"""
-        return solve(valid_lower(self.lower), vector)
+        return solve(self.lower, vector)
 
     def logdet(self) -> Float[Array, ""]:
         """2 Σ log Lᵢᵢ. O(d)"""
-        return 2 * logdet_of_diagonal(self.lower)
+        return 2 * logdet_of_diagonal(jnp.diagonal(self.lower))
 
     def covariance_root(self) -> Float[Array, "d d"]:
         """L."""
-        return valid_lower(self.lower)
+        return self.lower
 
     def inv_quad(self, vector: Float[Array, " d"], /) -> Float[Array, ""]:
         """‖L⁻¹v‖² in one pass that does not store L⁻¹v."""
-        return inv_quad_lower(valid_lower(self.lower), vector)
+        return inv_quad_lower(self.lower, vector)
 
     def factor(self) -> Float[Array, "d d"]:
         """L itself: O(d²), not O(d³)."""
-        return valid_lower(self.lower)
+        return jnp.tril(self.lower)

@@ -9,13 +9,14 @@ from jaxtyping import Array, Float
 
 from gaussjax._struct import leaf, structure
 from gaussjax.covariances.base import Covariance
+from gaussjax.linalg.triangular import logdet_of_diagonal
 
 
 class DiagonalRoot(Covariance):
     """A covariance whose root is a diagonal. Every member is O(d) where the derived one is not."""
 
     def root(self) -> Float[Array, " d"]:
-        """Standard deviations; all NaN unless every one is positive."""
+        """Standard deviations."""
         raise NotImplementedError
 
     def color(self, noise: Float[Array, " d"], /) -> Float[Array, " d"]:
@@ -28,7 +29,7 @@ class DiagonalRoot(Covariance):
 
     def logdet(self) -> Float[Array, ""]:
         """2 Σ log σᵢ."""
-        return 2 * jnp.sum(jnp.log(self.root()))
+        return 2 * logdet_of_diagonal(self.root())
 
     def covariance_root(self) -> Float[Array, " d"]:
         """σ."""
@@ -67,5 +68,5 @@ class Diagonal(DiagonalRoot):
         return self.scale.shape[-1]
 
     def root(self) -> Float[Array, " d"]:
-        """`scale`, or NaN."""
-        return jnp.where(jnp.all(self.scale > 0), self.scale, jnp.nan)
+        """`scale`."""
+        return self.scale

@@ -19,5 +19,5 @@ class Isotropic(DiagonalRoot):
     dim: int = static()
 
     def root(self) -> Float[Array, " d"]:
-        """`scale` in every dimension, or NaN."""
-        return jnp.broadcast_to(jnp.where(self.scale > 0, self.scale, jnp.nan), (self.dim,))
+        """`scale` in every dimension."""
+        return jnp.broadcast_to(self.scale, (self.dim,))

@@ -10,8 +10,8 @@ from jaxtyping import Array, Float
 
 from gaussjax._struct import leaf, structure
 from gaussjax.covariances.base import Covariance
-from gaussjax.linalg.products import gram, lower_transpose_times_vector
-from gaussjax.linalg.triangular import logdet_of_diagonal, solve, valid_lower
+from gaussjax.linalg.products import dot, gram
+from gaussjax.linalg.triangular import logdet_of_diagonal, solve
 
 
 @structure
@@ -27,20 +27,20 @@ class PrecisionCholesky(Covariance):
 
     def color(self, noise: Float[Array, " d"], /) -> Float[Array, " d"]:
         """L⁻ᵀ ε. O(d²)"""
-        return solve(valid_lower(self.lower), noise, transpose=True)
+        return solve(self.lower, noise, transpose=True)
 
     def whiten(self, vector: Float[Array, " d"], /) -> Float[Array, " d"]:
         """Lᵀ v. O(d²)"""
-        return lower_transpose_times_vector(valid_lower(self.lower), vector)
+        return dot(jnp.tril(self.lower).T, vector)
 
     def logdet(self) -> Float[Array, ""]:
         """−2 Σ log Lᵢᵢ. O(d)"""
-        return -2 * logdet_of_diagonal(self.lower)
+        return -2 * logdet_of_diagonal(jnp.diagonal(self.lower))
 
     def precision_root(self) -> Float[Array, "d d"]:
         """L."""
-        return valid_lower(self.lower)
+        return self.lower
 
     def dense_precision(self) -> Float[Array, "d d"]:
         """L Lᵀ, without the detour over d products with the identity."""
-        return gram(valid_lower(self.lower))
+        return gram(jnp.tril(self.lower))

@@ -22,14 +22,9 @@ from gaussjax.linalg.triangular import solve
 
 def divergence_of_roots(a: Array, b: Array, /) -> Float[Array, ""]:
     """D(A, B) of two triangular roots. O(d) for two diagonals, else O(d³)"""
-    if a.ndim == b.ndim == 1:
-        return _sum_of_ratios((_positive(a) - _positive(b)) / b)
-    a, b = (jnp.diag(x) if x.ndim == 1 else x for x in (a, b))
-    a, b = _with_positive_diagonal(a), _with_positive_diagonal(b)
-    if a.shape[-1] <= small.LIMIT:
-        return _small_divergence(a, b)
-    e = jnp.tril(solve(b, jnp.tril(a - b)))
-    return _sum_of_ratios(jnp.diagonal(e)) + jnp.sum(jnp.square(jnp.tril(e, -1)))
+    diagonals = [x if x.ndim == 1 else jnp.diagonal(x) for x in (a, b)]
+    valid = jnp.all(jnp.minimum(*diagonals) > 0)  # the ratio of two negative entries looks fine
+    return jnp.where(valid, _divergence(a, b), jnp.nan)
 
 
 def divergence_of_ratio(ratio: Float[Array, "d d"], logdet: Array) -> Float[Array, ""]:
@@ -43,6 +38,16 @@ def divergence_of_ratio(ratio: Float[Array, "d d"], logdet: Array) -> Float[Arra
     near = jnp.all(jnp.abs(jnp.diagonal(lower) - 1) < 0.5)
     far_value = jnp.sum(jnp.square(ratio)) - d - logdet
     return jnp.where(near, divergence_of_roots(lower, jnp.ones(d, lower.dtype)), far_value)
+
+
+def _divergence(a: Array, b: Array) -> Array:
+    if a.ndim == b.ndim == 1:
+        return _sum_of_ratios((a - b) / b)
+    a, b = (jnp.diag(x) if x.ndim == 1 else x for x in (a, b))
+    if a.shape[-1] <= small.LIMIT:
+        return _small_divergence(a, b)
+    e = jnp.tril(solve(b, jnp.tril(a - b)))
+    return _sum_of_ratios(jnp.diagonal(e)) + jnp.sum(jnp.square(jnp.tril(e, -1)))
 
 
 # d D = 2⟨G_A, dL⟩ + 2⟨G_B, dK⟩ with H = K⁻ᵀE and M = I + E,
@@ -113,12 +118,3 @@ def _minus_log1p(x: Array) -> Array:
 def _(primals, tangents):
     (x,), (dx,) = primals, tangents
     return _minus_log1p(x), x / (1 + x) * dx  # 1 − 1/(1 + x) would cancel
-
-
-def _positive(diagonal: Array) -> Array:
-    return jnp.where(diagonal > 0, diagonal, jnp.nan)
-
-
-def _with_positive_diagonal(lower: Array) -> Array:
-    on_diagonal = jnp.eye(lower.shape[-1], dtype=bool)
-    return jnp.where(on_diagonal & (lower <= 0), jnp.nan, lower)

@@ -48,6 +48,15 @@ def solve_lower_transpose(
     return _vector(_backward(_entries(lower), _scalars(rhs)), rhs)
 
 
+def lower_times_vector(
+    lower: Float[Array, "d d"], vector: Float[Array, " d"]
+) -> Float[Array, " d"]:
+    """L v as a sum of columns, which fuses where a reduction over the last axis does not."""
+    rows = jnp.arange(lower.shape[-1])
+    columns = [jnp.where(rows >= j, lower[:, j], 0.0) for j in range(lower.shape[-1])]
+    return sum((x * v for x, v in zip(columns, vector, strict=True)), jnp.zeros_like(vector))
+
+
 def qr_triangle(matrix: Float[Array, "n d"]) -> Float[Array, "d d"]:
     """The triangle R of M = QR, n ≥ d, by modified Gram-Schmidt.
 

@@ -63,18 +63,12 @@ def logdet_lower(lower: Array, /) -> Array:
 @lift(2)
 def _logdet(lower: Array) -> Array:
     _checks.square("lower", lower)
-    return logdet_of_diagonal(lower)
+    return logdet_of_diagonal(jnp.diagonal(lower))
 
 
-def logdet_of_diagonal(lower: Float[Array, "d d"]) -> Float[Array, ""]:
-    """`logdet_lower` of one matrix."""
-    diagonal = jnp.diagonal(lower)
+def logdet_of_diagonal(diagonal: Float[Array, " d"]) -> Float[Array, ""]:
+    """Σ log of a diagonal, NaN unless it is positive."""
     return jnp.sum(jnp.log(jnp.where(diagonal > 0, diagonal, jnp.nan)))
-
-
-def valid_lower(lower: Float[Array, "d d"]) -> Float[Array, "d d"]:
-    """The lower triangle of a Cholesky factor; all NaN unless its diagonal is positive."""
-    return jnp.where(jnp.all(jnp.diagonal(lower) > 0), jnp.tril(lower), jnp.nan)
 
 
 def _lifted_solve(lower: Array, rhs: Array, *, transpose: bool) -> Array:
