@@ -41,8 +41,12 @@ def over_leading_axes(
 def in_working_precision(leaves: Sequence[Array]) -> tuple[list[Array], jnp.dtype]:
     """Leaves in one common dtype, at least float32, and the dtype that results go back to."""
     dtype = jnp.result_type(*leaves)
-    working = jnp.promote_types(dtype, jnp.float32)
-    return [x.astype(working) for x in leaves], dtype
+    return [x.astype(working_dtype(dtype)) for x in leaves], dtype
+
+
+def working_dtype(dtype: jnp.dtype) -> jnp.dtype:
+    """The dtype to compute in: half precision is factorised in float32."""
+    return dtype if dtype.itemsize >= 4 else jnp.dtype(jnp.float32)
 
 
 def restore(tree: Any, dtype: jnp.dtype) -> Any:

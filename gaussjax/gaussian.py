@@ -14,7 +14,7 @@ from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
 from gaussjax import _checks
-from gaussjax._batching import batch_shape_of, lift_events, result_dtype
+from gaussjax._batching import batch_shape_of, lift_events, result_dtype, working_dtype
 from gaussjax._struct import leaf, nested, structure
 from gaussjax.covariances import Cholesky, Covariance, Diagonal, Isotropic, PrecisionCholesky
 from gaussjax.linalg import cholesky
@@ -372,7 +372,7 @@ def _log_prob_of_noise(g: Gaussian, noise: Array) -> Array:
 def _noise(key: Array, g: Gaussian, shape: Any) -> Array:
     _checks.random_key(key)
     full = (*_checks.sample_shape(shape), *batch_shape(g), g.dim)
-    return jax.random.normal(key, full, jnp.promote_types(result_dtype(g), jnp.float32))
+    return jax.random.normal(key, full, working_dtype(result_dtype(g)))
 
 
 def _mean_and_matrix(mean: Any, name: str, matrix: Any) -> tuple[Array, Array]:

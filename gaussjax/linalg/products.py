@@ -65,5 +65,5 @@ def _fused_product(lower: Array, vector: Array) -> Array:
 @_fused_product.defjvp
 def _(primals, tangents):
     (lower, vector), (dlower, dvector) = primals, tangents
-    change = jnp.tril(dlower) * vector + jnp.tril(lower) * dvector
+    change = jnp.tril(dlower) * vector[None] + jnp.tril(lower) * dvector[None]
     return _fused_product(lower, vector), jnp.sum(change, axis=1)

@@ -68,7 +68,7 @@ def _lifted_sum(a: Array, b: Array) -> Array:
 def symmetric_root(matrix: Float[Array, "d d"]) -> Float[Array, "d d"]:
     """`symmetric_sqrt` of one symmetric matrix."""
     vectors, roots = _eigen_roots(matrix)
-    return gram(vectors * jnp.sqrt(roots))
+    return gram(vectors * jnp.sqrt(roots)[None])
 
 
 @symmetric_root.defjvp
@@ -76,7 +76,7 @@ def _(primals, tangents):
     (matrix,), (dmatrix,) = primals, tangents
     root = symmetric_root(matrix)
     vectors, roots = _eigen_roots(lax.stop_gradient(matrix))
-    sums = roots[:, None] + roots
+    sums = roots[:, None] + roots[None]
     inverse_sums = jnp.where(sums > 0, 1 / jnp.where(sums > 0, sums, 1.0), 0.0)
 
     def solve_sylvester(_, rhs):
@@ -111,7 +111,7 @@ def triangular_root(factor: Float[Array, "d k"]) -> Float[Array, "d d"]:
     wide = jnp.pad(factor, ((0, 0), (0, max(d - k, 0))))
     triangle = small.qr_triangle(wide.T) if d <= small.LIMIT else lapack.qr_triangle(wide.T)
     signs = jnp.where(jnp.diagonal(triangle) < 0, -1.0, 1.0).astype(factor.dtype)
-    return jnp.tril(triangle.T * signs)
+    return jnp.tril(triangle.T * signs[None])
 
 
 @triangular_root.defjvp

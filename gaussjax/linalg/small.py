@@ -67,7 +67,7 @@ def qr_triangle(matrix: Float[Array, "n d"]) -> Float[Array, "d d"]:
         norm = jnp.sqrt(jnp.sum(jnp.square(matrix[:, j])))
         unit = matrix[:, j] / jnp.where(norm == 0, 1.0, norm)
         row = jnp.sum(unit[:, None] * matrix, axis=0).at[j].set(norm)
-        matrix = matrix - unit[:, None] * row
+        matrix = matrix - jnp.outer(unit, row)
         rows.append(row)
     return jnp.triu(jnp.stack(rows)) if rows else jnp.zeros((0, 0), matrix.dtype)
 

@@ -104,7 +104,7 @@ def _(primals, tangents):
     (lower, vector), (dlower, dvector) = primals, tangents
     w = solve(lower, vector)
     u = solve(lower, w, transpose=True)
-    out = 2 * (jnp.sum(u * dvector) - jnp.sum(jnp.tril(u[:, None] * w) * dlower))
+    out = 2 * (jnp.sum(u * dvector) - jnp.sum(jnp.tril(jnp.outer(u, w)) * dlower))
     return small.inv_quad(lower, vector), out
 
 
