@@ -4,7 +4,6 @@ Batch axes broadcast and event axes never do. Lifting is `jax.vmap`, once per ba
 the leaves that have the axis: what is shared by a batch is neither copied nor factorised again.
 """
 
-import dataclasses
 import functools
 import inspect
 from collections.abc import Callable, Sequence
@@ -15,7 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from gaussjax import _checks
-from gaussjax._struct import ranks
+from gaussjax._struct import is_structure, ranks
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -69,19 +68,23 @@ def batch_shape_of(tree: Any) -> tuple[int, ...]:
 
 
 def lift(*event_ranks: int) -> Callable[[F], F]:
-    """Decorator: array arguments of the given event ranks; leading axes broadcast."""
+    """Decorator: the first arguments are arrays of these event ranks; leading axes broadcast."""
 
     def decorate(function: F) -> F:
-        names = list(inspect.signature(function).parameters)[: len(event_ranks)]
+        count = len(event_ranks)
+        names = list(inspect.signature(function).parameters)[:count]
 
         @functools.wraps(function)
-        def lifted(*arrays: Any, **options: Any) -> Any:
-            values = [_checks.real_array(n, x) for n, x in zip(names, arrays, strict=True)]
-            for name, value, rank in zip(names, values, event_ranks, strict=True):
-                _checks.rank_at_least(name, value, rank)
-            values, dtype = in_working_precision(values)
-            core = functools.partial(function, **options)
-            return restore(over_leading_axes(core, values, event_ranks, names), dtype)
+        def lifted(*args: Any, **options: Any) -> Any:
+            arrays = [_checks.real_array(n, x) for n, x in zip(names, args[:count], strict=True)]
+            for name, array, rank in zip(names, arrays, event_ranks, strict=True):
+                _checks.rank_at_least(name, array, rank)
+            arrays, dtype = in_working_precision(arrays)
+
+            def core(*values: Array) -> Any:
+                return function(*values, *args[count:], **options)
+
+            return restore(over_leading_axes(core, arrays, event_ranks, names), dtype)
 
         return cast(F, lifted)
 
@@ -95,12 +98,12 @@ def lift_events(function: F) -> F:
     @functools.wraps(function)
     def lifted(*args: Any, **options: Any) -> Any:
         args = tuple(
-            x if dataclasses.is_dataclass(x) else _checks.real_array(n, x)
+            x if is_structure(x) else _checks.real_array(n, x)
             for n, x in zip(names, args, strict=False)
         )
         _same_dimension(names, args)
         leaves, treedef = jax.tree.flatten(args)
-        leaf_ranks = [r for x in args for r in (ranks(x) if dataclasses.is_dataclass(x) else [1])]
+        leaf_ranks = [r for x in args for r in (ranks(x) if is_structure(x) else [1])]
         owners = [n for n, x in zip(names, args, strict=False) for _ in jax.tree.leaves(x)]
         leaves = [_checks.real_array(n, x) for n, x in zip(owners, leaves, strict=True)]
         leaves, dtype = in_working_precision(leaves)
@@ -117,7 +120,7 @@ def _same_dimension(names: list[str], args: tuple[Any, ...]) -> None:
     """Event sizes never broadcast: `x` of shape (n, 1) is no vector of two dimensions."""
     whose, dim = names[0], args[0].dim
     for name, x in zip(names, args, strict=False):
-        if not dataclasses.is_dataclass(x):
+        if not is_structure(x):
             _checks.rank_at_least(name, x, 1)
             _checks.same_dim(name, x.shape[-1], x.shape, dim, whose)
         elif x.dim != dim:

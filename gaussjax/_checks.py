@@ -6,6 +6,7 @@ Every sentence names the argument, what was expected and what came; shapes, neve
 from typing import Any
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array

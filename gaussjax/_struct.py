@@ -62,6 +62,11 @@ def structure(cls: type[T], /) -> type[T]:
     return cls
 
 
+def is_structure(value: Any, /) -> bool:
+    """Whether `value` is an instance of a class made by `structure`."""
+    return dataclasses.is_dataclass(value) and not isinstance(value, type)
+
+
 def ranks(tree: Any, /) -> list[int]:
     """Event rank of every leaf of a structure, in the order of `jax.tree.leaves`."""
     if isinstance(tree, tuple):

@@ -224,7 +224,7 @@ def whiten(g: Gaussian, x: Float[Array, "... d"], /) -> Float[Array, "... d"]:
 
 @lift_events
 def log_prob(g: Gaussian, x: Float[Array, "... d"], /) -> Float[Array, "..."]:
-    """log p(x) = −½ (‖C⁻¹(x − μ)‖² + log|Σ| + d log 2π), in nats. O(d²)
+    """Log p(x) = −½ (‖C⁻¹(x − μ)‖² + log|Σ| + d log 2π), in nats. O(d²)
 
     −∞ where x is infinite, NaN where it is NaN.
 
@@ -427,5 +427,7 @@ def _factor(matrix: Array) -> Array:
 def _is_symmetric(matrix: Array) -> Array:
     """|Aᵢⱼ − Aⱼᵢ| ≤ √ε √(Aᵢᵢ Aⱼⱼ): a tolerance that does not depend on units."""
     scale = jnp.sqrt(jnp.abs(jnp.diagonal(matrix, axis1=-2, axis2=-1)))
-    tolerance = float(jnp.finfo(matrix.dtype).eps) ** 0.5 * scale[..., :, None] * scale[..., None, :]
+    tolerance = (
+        float(jnp.finfo(matrix.dtype).eps) ** 0.5 * scale[..., :, None] * scale[..., None, :]
+    )
     return jnp.all(jnp.abs(matrix - jnp.swapaxes(matrix, -1, -2)) <= tolerance, (-2, -1))

@@ -11,7 +11,6 @@ Array([[1., 0.],
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -79,9 +78,10 @@ def vector_size(dim: int) -> int:
     return dim * (dim + 1) // 2
 
 
+@lift(1)
 def lower_from_vector(
-    vector: ArrayLike, *, diagonal: Positive = Exp()
-) -> Float[Array, "..."]:
+    vector: Float[Array, "... n"], /, *, diagonal: Positive = Exp()
+) -> Float[Array, "... d d"]:
     """Lower triangle from `(..., d(d+1)/2)`, its diagonal made positive by `diagonal`. O(d²)
 
     Raises:
@@ -93,10 +93,13 @@ def lower_from_vector(
     Array([[0.6931, 0.    ],
            [3.    , 0.6931]], dtype=float32)
     """
-    return _lower_from_vector(vector, diagonal=diagonal)
+    return _map_diagonal(diagonal, _fill(vector, _triangle_dim(vector)))
 
 
-def vector_from_lower(lower: ArrayLike, *, diagonal: Positive = Exp()) -> Float[Array, "..."]:
+@lift(2)
+def vector_from_lower(
+    lower: Float[Array, "... d d"], /, *, diagonal: Positive = Exp()
+) -> Float[Array, "... n"]:
     """Inverse of `lower_from_vector`. O(d²)
 
     Raises:
@@ -105,12 +108,14 @@ def vector_from_lower(lower: ArrayLike, *, diagonal: Positive = Exp()) -> Float[
     >>> vector_from_lower([[1.0, 0.0], [3.0, 1.0]])
     Array([0., 3., 0.], dtype=float32)
     """
-    return _vector_from_lower(lower, diagonal=diagonal)
+    _checks.square("lower", lower)
+    return _map_diagonal(diagonal.inverse, lower)[jnp.tril_indices(lower.shape[-1])]
 
 
+@lift(1)
 def scaled_lower_from_vector(
-    vector: ArrayLike, *, diagonal: Positive = Exp()
-) -> Float[Array, "..."]:
+    vector: Float[Array, "... n"], /, *, diagonal: Positive = Exp()
+) -> Float[Array, "... d d"]:
     """L = D U from `(..., d(d+1)/2)`: U unit lower triangular, D the positive diagonal. O(d²)
 
     A row's scale is one number, so units can change without touching the other entries.
@@ -124,12 +129,15 @@ def scaled_lower_from_vector(
     Array([[1., 0.],
            [6., 2.]], dtype=float32)
     """
-    return _scaled_from_vector(vector, diagonal=diagonal)
+    free = _fill(vector, _triangle_dim(vector))
+    scale = diagonal(jnp.diagonal(free))
+    return scale[:, None] * _map_diagonal(jnp.ones_like, free)
 
 
+@lift(2)
 def vector_from_scaled_lower(
-    lower: ArrayLike, *, diagonal: Positive = Exp()
-) -> Float[Array, "..."]:
+    lower: Float[Array, "... d d"], /, *, diagonal: Positive = Exp()
+) -> Float[Array, "... n"]:
     """Inverse of `scaled_lower_from_vector`. O(d²)
 
     Raises:
@@ -138,7 +146,11 @@ def vector_from_scaled_lower(
     >>> vector_from_scaled_lower([[1.0, 0.0], [3.0, 1.0]])
     Array([0., 3., 0.], dtype=float32)
     """
-    return _vector_from_scaled(lower, diagonal=diagonal)
+    _checks.square("lower", lower)
+    scale = jnp.diagonal(lower)
+    unit = lower / scale[:, None]
+    free = _map_diagonal(lambda _: diagonal.inverse(scale), unit)
+    return free[jnp.tril_indices(lower.shape[-1])]
 
 
 def correlation_size(dim: int) -> int:
@@ -154,25 +166,29 @@ def correlation_size(dim: int) -> int:
     return dim * (dim - 1) // 2
 
 
-def correlation_from_vector(vector: ArrayLike, dim: int) -> Float[Array, "..."]:
+@lift(1)
+def correlation_from_vector(vector: Float[Array, "... n"], /) -> Float[Array, "... d d"]:
     """Lower L with unit rows, so that L Lᵀ is a correlation matrix, from `(..., d(d−1)/2)`. O(d²)
 
     The rows of a unit lower triangle divided by their norms: any finite vector gives a valid
     factor, and the map is one to one.
 
     Raises:
-        ValueError: the vector's length is not d(d−1)/2.
+        ValueError: the vector's length is not d(d−1)/2 for any d.
 
     Source: Pinheiro & Bates, Statistics and Computing 6 (1996), §2.3 (in Cartesian form).
 
-    >>> correlation_from_vector([0.75], 2)
+    >>> correlation_from_vector([0.75])
     Array([[1. , 0. ],
            [0.6, 0.8]], dtype=float32)
     """
-    return _correlation_from_vector(vector, size=_checks.dimension("dim", dim))
+    dim = _triangle_dim(vector, strict=True)
+    unit = _fill(vector, dim, offset=-1) + jnp.eye(dim, dtype=vector.dtype)
+    return unit / jnp.sqrt(jnp.sum(jnp.square(unit), axis=1, keepdims=True))
 
 
-def vector_from_correlation(lower: ArrayLike) -> Float[Array, "..."]:
+@lift(2)
+def vector_from_correlation(lower: Float[Array, "... d d"], /) -> Float[Array, "... n"]:
     """Inverse of `correlation_from_vector`. O(d²)
 
     Raises:
@@ -181,7 +197,9 @@ def vector_from_correlation(lower: ArrayLike) -> Float[Array, "..."]:
     >>> vector_from_correlation([[1.0, 0.0], [0.6, 0.8]])
     Array([0.75], dtype=float32)
     """
-    return _vector_from_correlation(lower)
+    _checks.square("lower", lower)
+    unit = lower / jnp.diagonal(lower)[:, None]
+    return unit[jnp.tril_indices(lower.shape[-1], -1)]
 
 
 def gaussian_size(dim: int) -> int:
@@ -206,50 +224,14 @@ def gaussian_from_vector(vector: ArrayLike, dim: int, *, diagonal: Positive = Ex
     Array([5.], dtype=float32)
     """
     vector = _checks.real_array("vector", vector)
-    _check_length(vector, gaussian_size(dim), f"dim = {dim}")
+    _checks.rank_at_least("vector", vector, 1)
+    if vector.shape[-1] != gaussian_size(dim):
+        raise ValueError(
+            f"vector must have {gaussian_size(dim)} entries along its last axis for dim {dim}, "
+            f"got shape {vector.shape}."
+        )
     mean, entries = vector[..., :dim], vector[..., dim:]
     return Gaussian(mean, Cholesky(lower_from_vector(entries, diagonal=diagonal)))
-
-
-@lift(1)
-def _lower_from_vector(vector: Array, *, diagonal: Positive) -> Array:
-    return _map_diagonal(diagonal, _fill(vector, _triangle_dim(vector)))
-
-
-@lift(2)
-def _vector_from_lower(lower: Array, *, diagonal: Positive) -> Array:
-    _checks.square("lower", lower)
-    return _map_diagonal(diagonal.inverse, lower)[jnp.tril_indices(lower.shape[-1])]
-
-
-@lift(1)
-def _scaled_from_vector(vector: Array, *, diagonal: Positive) -> Array:
-    free = _fill(vector, _triangle_dim(vector))
-    scale = diagonal(jnp.diagonal(free))
-    return scale[:, None] * _map_diagonal(jnp.ones_like, free)
-
-
-@lift(2)
-def _vector_from_scaled(lower: Array, *, diagonal: Positive) -> Array:
-    _checks.square("lower", lower)
-    scale = jnp.diagonal(lower)
-    unit = lower / scale[:, None]
-    free = _map_diagonal(lambda _: diagonal.inverse(scale), unit)
-    return free[jnp.tril_indices(lower.shape[-1])]
-
-
-@lift(1)
-def _correlation_from_vector(vector: Array, *, size: int) -> Array:
-    _check_length(vector, correlation_size(size), f"dim = {size}")
-    unit = _fill(vector, size, offset=-1) + jnp.eye(size, dtype=vector.dtype)
-    return unit / jnp.sqrt(jnp.sum(jnp.square(unit), axis=1, keepdims=True))
-
-
-@lift(2)
-def _vector_from_correlation(lower: Array) -> Array:
-    _checks.square("lower", lower)
-    unit = lower / jnp.diagonal(lower)[:, None]
-    return unit[jnp.tril_indices(lower.shape[-1], -1)]
 
 
 def _fill(vector: Array, size: int, *, offset: int = 0) -> Array:
@@ -263,18 +245,11 @@ def _map_diagonal(function: Callable[[Array], Array], lower: Array) -> Array:
     return jnp.tril(lower, -1) + jnp.diag(function(jnp.diagonal(lower)))
 
 
-def _triangle_dim(vector: Array) -> int:
+def _triangle_dim(vector: Array, *, strict: bool = False) -> int:
+    """The d whose lower triangle, strict or not, has as many entries as the vector."""
     length = vector.shape[-1]
-    size = (math.isqrt(8 * length + 1) - 1) // 2
-    if vector_size(size) != length:
-        raise ValueError(f"vector must have d(d+1)/2 entries for some d, got shape {vector.shape}.")
-    return size
-
-
-def _check_length(vector: Any, length: int, purpose: str) -> None:
-    _checks.rank_at_least("vector", vector, 1)
-    if vector.shape[-1] != length:
-        raise ValueError(
-            f"vector must have {length} entries along its last axis for {purpose}, "
-            f"got shape {vector.shape}."
-        )
+    below = (math.isqrt(8 * length + 1) - 1) // 2  # rows of a triangle with its diagonal
+    if vector_size(below) != length:
+        count = "d(d-1)/2" if strict else "d(d+1)/2"
+        raise ValueError(f"vector must have {count} entries for some d, got {length}.")
+    return below + 1 if strict else below

@@ -106,10 +106,18 @@ def _pairs(cov: Covariance, sigma: np.ndarray, tolerance: float) -> None:
             name = f"kl_divergence({type(p.cov).__name__}, {type(q.cov).__name__})"
             expected, size = _dense_kl(a, b, x - mean)
             _close(name, divergences.kl_divergence(p, q), expected, tolerance, size)
-            _close(f"jitted {name}", jax.jit(divergences.kl_divergence)(p, q), expected, tolerance, size)
+            _close(
+                f"jitted {name}",
+                jax.jit(divergences.kl_divergence)(p, q),
+                expected,
+                tolerance,
+                size,
+            )
             cross = expected + 0.5 * np.linalg.slogdet(2 * np.pi * np.e * a)[1]
             size += abs(cross) + abs(expected)
-            _close(f"cross entropy for {name}", divergences.cross_entropy(p, q), cross, tolerance, size)
+            _close(
+                f"cross entropy for {name}", divergences.cross_entropy(p, q), cross, tolerance, size
+            )
 
 
 def _batches(cov: Covariance, sigma: np.ndarray, tolerance: float) -> None:
@@ -121,7 +129,11 @@ def _batches(cov: Covariance, sigma: np.ndarray, tolerance: float) -> None:
         function = getattr(gs, name)
         looped = jnp.stack([function(g, point) for point in points])
         size = np.max(np.abs(looped), initial=0.0)
-        for batch in (function(g, points), function(pair, points), jax.vmap(function)(pair, points)):
+        for batch in (
+            function(g, points),
+            function(pair, points),
+            jax.vmap(function)(pair, points),
+        ):
             _close(f"batched {name}", batch, looped, tolerance, size)
     kl = divergences.kl_divergence(pair, gs.standard(cov.dim, g.mean.dtype))
     if kl.shape != (2,):
@@ -129,13 +141,19 @@ def _batches(cov: Covariance, sigma: np.ndarray, tolerance: float) -> None:
 
 
 def _derivatives(cov: Covariance, sigma: np.ndarray, tolerance: float) -> None:
-    g, mean, x = _gaussian(cov)
+    g, _, x = _gaussian(cov)
     point = jnp.asarray(x, g.mean.dtype)
-    _close("gradient of log_prob", jax.grad(gs.log_prob, 1)(g, point), gs.score(g, point),
-           tolerance * _condition(sigma))
+    _close(
+        "gradient of log_prob",
+        jax.grad(gs.log_prob, 1)(g, point),
+        gs.score(g, point),
+        tolerance * _condition(sigma),
+    )
     hessian = jax.hessian(gs.log_prob, 1)(g, point)
     _close("Hessian of log_prob", hessian, -np.linalg.inv(sigma), tolerance * _condition(sigma))
-    for leaf in jax.tree.leaves(jax.grad(lambda g: divergences.kl_divergence(g, gs.standard(cov.dim)))(g)):
+    for leaf in jax.tree.leaves(
+        jax.grad(lambda g: divergences.kl_divergence(g, gs.standard(cov.dim)))(g)
+    ):
         if not np.all(np.isfinite(leaf)):
             raise AssertionError("gradient of kl_divergence: not finite")
 
@@ -173,7 +191,7 @@ def _close(name, got, expected, tolerance: float, size: float | None = None) -> 
     got, expected = np.asarray(got, float), np.asarray(expected, float)
     if got.shape != expected.shape:
         raise AssertionError(f"{name}: expected shape {expected.shape}, got {got.shape}")
-    size = np.max(np.abs(expected), initial=0.0) if size is None else size
+    allowed = tolerance * (np.max(np.abs(expected), initial=0.0) if size is None else size)
     error = np.max(np.abs(got - expected), initial=0.0)
-    if not error <= tolerance * size:
-        raise AssertionError(f"{name}: error {error:.2g} exceeds {tolerance * size:.2g}")
+    if not error <= allowed:
+        raise AssertionError(f"{name}: error {error:.2g} exceeds {allowed:.2g}")

@@ -52,7 +52,9 @@ class Newcomer(Covariance):
 @pytest.mark.parametrize("d", [1, 3, 17])
 def test_a_structure_with_only_the_required_members_has_everything(d):
     upper = random_lower(np.random.default_rng(d), d).T
-    check_covariance(lambda: Newcomer(jnp.asarray(upper)), upper.astype(float) @ upper.T.astype(float))
+    check_covariance(
+        lambda: Newcomer(jnp.asarray(upper)), upper.astype(float) @ upper.T.astype(float)
+    )
 
 
 @structure

@@ -27,8 +27,10 @@ def nearby(rng, d, separation, dtype=np.float32):
 
 
 def gaussians(mean_p, lower_p, mean_q, lower_q, kind=gj.Cholesky):
-    p, q = (gj.Gaussian(jnp.asarray(m), kind(jnp.asarray(f))) for m, f in
-            ((mean_p, lower_p), (mean_q, lower_q)))
+    p, q = (
+        gj.Gaussian(jnp.asarray(m), kind(jnp.asarray(f)))
+        for m, f in ((mean_p, lower_p), (mean_q, lower_q))
+    )
     return p, q
 
 
@@ -38,9 +40,12 @@ def gaussians(mean_p, lower_p, mean_q, lower_q, kind=gj.Cholesky):
 def test_kl_is_exact_in_float32_at_any_separation(d, separation, kind):
     rng = np.random.default_rng(d)
     mean_p, lower_p, mean_q, lower_q = nearby(rng, d, min(separation, 0.3))
-    p, q = gaussians(mean_p, lower_p, mean_q, lower_q, type(STRUCTURES[kind](rng, 1, np.float32)[0]))
-    exact = oracle.kl(mean_p, oracle.covariance(kind, lower_p),
-                      mean_q, oracle.covariance(kind, lower_q))
+    p, q = gaussians(
+        mean_p, lower_p, mean_q, lower_q, type(STRUCTURES[kind](rng, 1, np.float32)[0])
+    )
+    exact = oracle.kl(
+        mean_p, oracle.covariance(kind, lower_p), mean_q, oracle.covariance(kind, lower_q)
+    )
     # p and q are the rounded inputs, so the error left is that of a few hundred operations
     assert oracle.relative_error(gj.kl_divergence(p, q), exact) <= 5e-7
 
@@ -57,8 +62,12 @@ def test_kl_of_diagonals_is_exact_at_any_separation(kind):
         else:
             covs, scales = [gj.Diagonal(jnp.asarray(s)) for s in (scale, other)], [scale, other]
         value = gj.kl_divergence(*(gj.Gaussian(jnp.asarray(zero), c) for c in covs))
-        exact = oracle.kl(zero, oracle.covariance("diagonal", scales[0]),
-                          zero, oracle.covariance("diagonal", scales[1]))
+        exact = oracle.kl(
+            zero,
+            oracle.covariance("diagonal", scales[0]),
+            zero,
+            oracle.covariance("diagonal", scales[1]),
+        )
         assert oracle.relative_error(value, exact) <= 5e-7
 
 
@@ -92,8 +101,10 @@ def test_kl_between_forms_of_one_gaussian_vanishes_to_rounding(pair, d):
 
 
 def test_mixed_factors_of_close_gaussians_keep_the_digits_that_the_inputs_have():
-    """A covariance factor against a precision factor: error ≲ κu/separation, where the textbook
-    formula has u/separation²."""
+    """A covariance factor against a precision factor: error ≲ κu/separation.
+
+    The textbook formula has u/separation².
+    """
     rng = np.random.default_rng(5)
     d, separation = 6, 1e-3
     mean_p, lower_p, mean_q, lower_q = nearby(rng, d, separation)
@@ -106,7 +117,10 @@ def test_mixed_factors_of_close_gaussians_keep_the_digits_that_the_inputs_have()
         (p, q, oracle.kl(mean_p, sigma_p, mean_q, sigma_q)),
         (q, p, oracle.kl(mean_q, sigma_q, mean_p, sigma_p)),
     ):
-        assert oracle.relative_error(gj.kl_divergence(a, b), exact) <= 20 * EPS[np.float32] / separation
+        assert (
+            oracle.relative_error(gj.kl_divergence(a, b), exact)
+            <= 20 * EPS[np.float32] / separation
+        )
 
 
 @pytest.mark.parametrize("d", [2, 6, 16, 20])
@@ -115,7 +129,9 @@ def test_kl_is_never_negative(d):
     n = 2500
     lower = np.stack([random_lower(rng, d) for _ in range(n)])
     separation = 10.0 ** rng.uniform(-7, 0, (n, 1, 1))
-    other = (lower * (1 + separation * np.tril(rng.uniform(-0.9, 0.9, (n, d, d))))).astype(np.float32)
+    other = (lower * (1 + separation * np.tril(rng.uniform(-0.9, 0.9, (n, d, d))))).astype(
+        np.float32
+    )
     mean = np.zeros((n, d), np.float32)
     values = jax.jit(gj.kl_divergence)(*gaussians(mean, lower, mean, other))
     assert np.all(np.asarray(values) >= 0)
@@ -164,9 +180,7 @@ def test_kl_gradient_agrees_with_autodiff_of_the_textbook_formula(d):
         arguments = tuple(range(4))
         expected = _lower_parts(jax.grad(_naive_kl, arguments)(*arrays))
         chex.assert_trees_all_close(jax.grad(_our_kl, arguments)(*arrays), expected, atol=1e-12)
-        chex.assert_trees_all_close(
-            jax.jacfwd(_our_kl, arguments)(*arrays), expected, atol=1e-12
-        )
+        chex.assert_trees_all_close(jax.jacfwd(_our_kl, arguments)(*arrays), expected, atol=1e-12)
 
 
 @pytest.mark.parametrize("d", [2, 4, 17])
@@ -190,7 +204,7 @@ def test_kl_hessian_agrees_with_autodiff_in_both_mixed_modes(d):
 
 
 def test_kl_gradient_is_exact_close_to_the_other_gaussian():
-    """In float32 and 1e-5 apart, against float64 autodiff of the stable formula at the same inputs."""
+    """In float32 and 1e-5 apart, against the same formula in float64 at the same inputs."""
     arrays = nearby(np.random.default_rng(0), 6, 1e-5)
     single = jax.grad(_our_kl, (0, 1, 2, 3))(*(jnp.asarray(x) for x in arrays))
     with jax.enable_x64(True):
@@ -207,7 +221,9 @@ def test_kl_hessian_at_equality_is_the_fisher_metric():
         rows, columns = np.tril_indices(3)
 
         def unpack(theta):
-            return gj.Gaussian(theta[:3], gj.Cholesky(jnp.zeros((3, 3)).at[rows, columns].set(theta[3:])))
+            return gj.Gaussian(
+                theta[:3], gj.Cholesky(jnp.zeros((3, 3)).at[rows, columns].set(theta[3:]))
+            )
 
         theta = jnp.asarray(np.concatenate([mean, lower[rows, columns]]))
         hessian = jax.hessian(lambda t: gj.kl_divergence(unpack(theta), unpack(t)))(theta)
@@ -231,7 +247,9 @@ def test_cross_entropy_is_the_mean_negative_log_density():
 def test_kl_broadcasts_batches_like_numpy():
     rng = np.random.default_rng(0)
     lower = np.stack([random_lower(rng, 2) for _ in range(3)])
-    p = gj.Gaussian(jnp.asarray(rng.normal(size=(4, 1, 2)), jnp.float32), gj.Cholesky(jnp.asarray(lower)))
+    p = gj.Gaussian(
+        jnp.asarray(rng.normal(size=(4, 1, 2)), jnp.float32), gj.Cholesky(jnp.asarray(lower))
+    )
     q = gj.standard(2)
     values = gj.kl_divergence(p, q)
     chex.assert_shape(values, (4, 3))

@@ -41,7 +41,7 @@ def test_score_is_the_gradient_of_log_prob(kind):
 @pytest.mark.parametrize("kind", STRUCTURES)
 @pytest.mark.parametrize("d", [3, 17])
 def test_sample_colors_jax_random_normal(kind, d):
-    g, mean, _ = make(kind, d)
+    g, _, _ = make(kind, d)
     key = jax.random.key(1)
     noise = jax.random.normal(key, (7, d))
     np.testing.assert_array_equal(gj.sample(key, g, (7,)), gj.color(g, noise))
@@ -60,8 +60,10 @@ def test_a_sample_is_the_mean_plus_the_factor_times_the_noise_to_the_last_bits()
 
 
 def statistic_of(color, lower, n, key):
-    """χ² of whitened draws: n·d squares, which a wrong factor inflates or deflates, plus n·d(d−1)/2
-    products, which a wrong orientation correlates; both as standard normal deviates."""
+    """Largest deviate of the means, squares and products of whitened draws.
+
+    A wrong factor inflates or deflates the squares, a wrong orientation correlates the products.
+    """
     d = len(lower)
     x = np.asarray(color(jax.random.normal(key, (n, d))), float)
     white = np.linalg.solve(lower.astype(float), x.T).T
@@ -143,7 +145,7 @@ def test_leading_axes_broadcast_like_numpy(mean_batch, factor_batch, x_batch):
 
 @pytest.mark.parametrize("kind", STRUCTURES)
 def test_moments_have_the_whole_batch_shape(kind):
-    g, mean, dense = make(kind, 3)
+    g, _, dense = make(kind, 3)
     g = gj.Gaussian(jnp.stack([g.mean, g.mean]), g.cov)
     assert gj.batch_shape(g) == (2,)
     assert gj.dim(g) == 3
@@ -179,5 +181,7 @@ def test_log_prob_survives_what_overflows():
     assert gj.log_prob(g, jnp.array([1e30, 0.0])) == -jnp.inf
     assert jnp.isnan(gj.log_prob(g, jnp.array([jnp.nan, jnp.inf])))
     batch = jnp.array([[0.0, 0.0], [jnp.inf, 1.0]])
-    gradient = jax.grad(lambda x: jnp.sum(jnp.where(jnp.isinf(x), 0.0, gj.log_prob(g, x)[:, None])))(batch)
+    gradient = jax.grad(
+        lambda x: jnp.sum(jnp.where(jnp.isinf(x), 0.0, gj.log_prob(g, x)[:, None]))
+    )(batch)
     assert jnp.all(jnp.isfinite(gradient))

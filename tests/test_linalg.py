@@ -49,10 +49,14 @@ def factor_by_cholesky(a, b):
 CASES = {
     "cholesky": (linalg.cholesky, jnp.linalg.cholesky, lambda d: (spd(0, d),)),
     "solve_lower": (
-        linalg.solve_lower, solve_by_inverse, lambda d: (lower(0, d), vector(1, d)),
+        linalg.solve_lower,
+        solve_by_inverse,
+        lambda d: (lower(0, d), vector(1, d)),
     ),
     "solve_lower, matrix": (
-        linalg.solve_lower, solve_by_inverse, lambda d: (lower(0, d), vector(1, d, 2)),
+        linalg.solve_lower,
+        solve_by_inverse,
+        lambda d: (lower(0, d), vector(1, d, 2)),
     ),
     "solve_lower_transpose": (
         linalg.solve_lower_transpose,
@@ -75,7 +79,9 @@ CASES = {
         lambda d: (spd(0, d),),
     ),
     "factor_of_sum": (
-        linalg.factor_of_sum, factor_by_cholesky, lambda d: (vector(0, d, d), vector(1, d, d + 1)),
+        linalg.factor_of_sum,
+        factor_by_cholesky,
+        lambda d: (vector(0, d, d), vector(1, d, d + 1)),
     ),
 }
 
@@ -85,12 +91,14 @@ def direction(arguments, seed):
 
 
 def along(function, arguments):
-    """t ↦ a fixed linear functional of the function along a line through the arguments."""
+    """A fixed linear functional of the function along a line through the arguments."""
     ways = direction(arguments, 10)
     weights = vector(99, *jax.eval_shape(function, *arguments).shape)
 
     def line(t):
-        return jnp.sum(weights * function(*(x + t * w for x, w in zip(arguments, ways, strict=True))))
+        return jnp.sum(
+            weights * function(*(x + t * w for x, w in zip(arguments, ways, strict=True)))
+        )
 
     return line
 
@@ -177,7 +185,9 @@ def test_numerically_singular_matrices_have_no_factor():
 def test_cholesky_does_not_depend_on_units():
     matrix = spd(0, 4, np.float32)
     scale = jnp.float32(2.0**-40)
-    np.testing.assert_array_equal(linalg.cholesky(matrix * scale), linalg.cholesky(matrix) * 2.0**-20)
+    np.testing.assert_array_equal(
+        linalg.cholesky(matrix * scale), linalg.cholesky(matrix) * 2.0**-20
+    )
 
 
 @pytest.mark.parametrize("d", [3, 17])

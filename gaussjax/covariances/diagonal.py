@@ -24,7 +24,7 @@ class DiagonalRoot(Covariance):
         return self.root() * noise
 
     def whiten(self, vector: Float[Array, " d"], /) -> Float[Array, " d"]:
-        """v / σ."""
+        """V / σ."""
         return vector / self.root()
 
     def logdet(self) -> Float[Array, ""]:

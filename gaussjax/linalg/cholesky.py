@@ -14,7 +14,8 @@ from gaussjax.linalg.products import dot
 from gaussjax.linalg.triangular import solve
 
 
-def cholesky(matrix: Array, /) -> Float[Array, "..."]:
+@lift(2)
+def cholesky(matrix: Float[Array, "... d d"], /) -> Float[Array, "... d d"]:
     """Lower L with L Lᵀ = ½(A + Aᵀ); all NaN where A is not positive definite. O(d³)
 
     `matrix` is `(..., d, d)`. A pivot below d·ε/2 of its diagonal entry is rounding noise, and the
@@ -30,7 +31,8 @@ def cholesky(matrix: Array, /) -> Float[Array, "..."]:
     Array([[2., 0.],
            [1., 1.]], dtype=float32)
     """
-    return _lifted(matrix)
+    _checks.square("matrix", matrix)
+    return factorise(matrix)
 
 
 class SafeCholesky(NamedTuple):
@@ -47,7 +49,9 @@ class SafeCholesky(NamedTuple):
     status: Int[Array, "..."]
 
 
-def safe_cholesky(matrix: Array, /, *, jitter: float | Sequence[float]) -> SafeCholesky:
+def safe_cholesky(
+    matrix: Float[Array, "... d d"], /, *, jitter: float | Sequence[float]
+) -> SafeCholesky:
     """Factor of A + jitter · diag(A) with the smallest jitter that works. O(kd³) for k levels
 
     `matrix` is `(..., d, d)`. First no jitter is tried, then each level of `jitter` in turn: one
@@ -67,12 +71,6 @@ def safe_cholesky(matrix: Array, /, *, jitter: float | Sequence[float]) -> SafeC
     if not all(level > 0 for level in levels):
         raise ValueError(f"jitter must be positive, got {levels}.")
     return SafeCholesky(*_safe(matrix, levels=levels))
-
-
-@lift(2)
-def _lifted(matrix: Array) -> Array:
-    _checks.square("matrix", matrix)
-    return factorise(matrix)
 
 
 @lift(2)

@@ -6,6 +6,8 @@ With A = L Lᵀ, B = K Kᵀ, E = K⁻¹(L − K) and rᵢ = Eᵢᵢ it is a sum 
 
 since K⁻¹L = I + E has the squared norm d + 2Σrᵢ + ‖E‖² and the determinant Π(1 + rᵢ). Nothing
 cancels when A is close to B: L − K is exact there, and D is zero to the bit when they are equal.
+Twice a KL divergence is D plus the squared length ‖K⁻¹v‖² of the shift v between the means; the
+two share a solve and a gradient, so they are one function here.
 
 A root is an array of one Gaussian: `(d, d)` a lower triangle, `(d,)` the diagonal of one.
 """
@@ -20,11 +22,11 @@ from gaussjax.linalg.roots import triangular_root
 from gaussjax.linalg.triangular import solve
 
 
-def divergence_of_roots(a: Array, b: Array, /) -> Float[Array, ""]:
-    """D(A, B) of two triangular roots. O(d) for two diagonals, else O(d³)"""
+def divergence_of_roots(a: Array, b: Array, shift: Float[Array, " d"], /) -> Float[Array, ""]:
+    """D(A, B) + ‖K⁻¹v‖² of two triangular roots. O(d) for two diagonals, else O(d³)"""
     diagonals = [x if x.ndim == 1 else jnp.diagonal(x) for x in (a, b)]
     valid = jnp.all(jnp.minimum(*diagonals) > 0)  # the ratio of two negative entries looks fine
-    return jnp.where(valid, _divergence(a, b), jnp.nan)
+    return jnp.where(valid, _divergence(a, b, shift), jnp.nan)
 
 
 def divergence_of_ratio(ratio: Float[Array, "d d"], logdet: Array) -> Float[Array, ""]:
@@ -36,28 +38,38 @@ def divergence_of_ratio(ratio: Float[Array, "d d"], logdet: Array) -> Float[Arra
     d = ratio.shape[-1]
     lower = triangular_root(ratio.T)
     near = jnp.all(jnp.abs(jnp.diagonal(lower) - 1) < 0.5)
+    one, zero = jnp.ones(d, lower.dtype), jnp.zeros(d, lower.dtype)
     far_value = jnp.sum(jnp.square(ratio)) - d - logdet
-    return jnp.where(near, divergence_of_roots(lower, jnp.ones(d, lower.dtype)), far_value)
+    return jnp.where(near, divergence_of_roots(lower, one, zero), far_value)
 
 
-def _divergence(a: Array, b: Array) -> Array:
+def _divergence(a: Array, b: Array, shift: Array) -> Array:
     if a.ndim == b.ndim == 1:
-        return _sum_of_ratios((a - b) / b)
+        return _sum_of_ratios((a - b) / b) + jnp.sum(jnp.square(shift / b))
     a, b = (jnp.diag(x) if x.ndim == 1 else x for x in (a, b))
     if a.shape[-1] <= small.LIMIT:
-        return _small_divergence(a, b)
-    e = jnp.tril(solve(b, jnp.tril(a - b)))
-    return _sum_of_ratios(jnp.diagonal(e)) + jnp.sum(jnp.square(jnp.tril(e, -1)))
+        return _small_divergence(a, b, shift)
+    e, w = _relative(a, b, shift)
+    strict = jnp.sum(jnp.square(jnp.tril(e, -1)))
+    return _sum_of_ratios(jnp.diagonal(e)) + strict + jnp.sum(jnp.square(w))
 
 
-# d D = 2⟨G_A, dL⟩ + 2⟨G_B, dK⟩ with H = K⁻ᵀE and M = I + E,
-#   G_A = tril(K⁻ᵀM) − diag(1/L)        = tril(H) + diag(r / L)
-#   G_B = diag(1/K) − tril(K⁻ᵀM Mᵀ)     = −tril(H Mᵀ) − diag(r / K),
+def _relative(a: Array, b: Array, shift: Array) -> tuple[Array, Array]:
+    """E = K⁻¹(L − K) and w = K⁻¹v, in one solve."""
+    solution = solve(b, jnp.column_stack([jnp.tril(a - b), shift]))
+    return jnp.tril(solution[:, :-1]), solution[:, -1]
+
+
+# The differential is 2⟨G_A, dL⟩ + 2⟨G_B, dK⟩ + 2⟨u, dv⟩, with H = K⁻ᵀE, M = I + E, u = K⁻ᵀw:
+#   G_A = tril(K⁻ᵀM) − diag(1/L)              = tril(H) + diag(r / L)
+#   G_B = diag(1/K) − tril(K⁻ᵀM Mᵀ + u wᵀ)    = −tril(H Mᵀ + u wᵀ) − diag(r / K),
 # the right-hand forms again free of cancellation and zero when A = B.
 @jax.custom_jvp
-def _small_divergence(a: Array, b: Array) -> Array:
-    columns = small.relative_columns(a, b)
+def _small_divergence(a: Array, b: Array, shift: Array) -> Array:
+    columns, w = small.relative(a, b, shift)
     total = jnp.zeros((), a.dtype)
+    for x in w:
+        total = total + jnp.square(x)
     for column in columns:
         total = total + jnp.square(column[0]) + 2 * _minus_log1p(column[0])
         for x in column[1:]:
@@ -67,14 +79,13 @@ def _small_divergence(a: Array, b: Array) -> Array:
 
 @_small_divergence.defjvp
 def _(primals, tangents):
-    (a, b), (da, db) = primals, tangents
-    grad_a, grad_b = _gradients(a, b)
-    return _small_divergence(a, b), 2 * (jnp.sum(grad_a * da) + jnp.sum(grad_b * db))
+    products = [jnp.sum(g * t) for g, t in zip(_gradients(*primals), tangents, strict=True)]
+    return _small_divergence(*primals), 2 * (products[0] + products[1] + products[2])
 
 
 @jax.custom_jvp
-def _gradients(a: Array, b: Array) -> tuple[Array, Array]:
-    return small.divergence_gradients(a, b)
+def _gradients(a: Array, b: Array, shift: Array) -> tuple[Array, Array, Array]:
+    return small.divergence_gradients(a, b, shift)
 
 
 @_gradients.defjvp
@@ -83,13 +94,13 @@ def _(primals, tangents):
     return _gradients(*primals), dgradients
 
 
-def _gradients_by_solves(a: Array, b: Array) -> tuple[Array, Array]:
+def _gradients_by_solves(a: Array, b: Array, shift: Array) -> tuple[Array, Array, Array]:
     """The formula above in matrix operations, whose derivatives do not scatter."""
-    e = jnp.tril(solve(b, jnp.tril(a - b)))
-    h = jnp.tril(solve(b, e, transpose=True))
+    e, w = _relative(a, b, shift)
+    h, u = jnp.tril(solve(b, e, transpose=True)), solve(b, w, transpose=True)
     r = jnp.diagonal(e)
-    grad_b = -jnp.tril(dot(h, e.T) + h) - jnp.diag(r / jnp.diagonal(b))
-    return h + jnp.diag(r / jnp.diagonal(a)), grad_b
+    grad_b = -jnp.tril(dot(h, e.T) + h + jnp.outer(u, w)) - jnp.diag(r / jnp.diagonal(b))
+    return h + jnp.diag(r / jnp.diagonal(a)), grad_b, u
 
 
 def _sum_of_ratios(r: Array) -> Array:
@@ -98,7 +109,7 @@ def _sum_of_ratios(r: Array) -> Array:
 
 @jax.custom_jvp
 def _minus_log1p(x: Array) -> Array:
-    """x − log(1 + x) ≥ 0, to full relative accuracy also near zero.
+    """X − log(1 + x) ≥ 0, to full relative accuracy also near zero.
 
     There log(1 + x) = 2 artanh(s) with s = x / (2 + x), and x − 2s = x s leaves
     x s − 2s³(1/3 + s²/5 + s⁴/7 + …).

@@ -23,7 +23,10 @@ def gram(factor: Float[Array, "d k"], /) -> Float[Array, "d d"]:
     return product + jnp.tril(product, -1).T
 
 
-def lower_product(a: Array, b: Array, /) -> Array:
+@lift(2, 2)
+def lower_product(
+    a: Float[Array, "... d d"], b: Float[Array, "... d d"], /
+) -> Float[Array, "... d d"]:
     """Product A B of two lower triangles, a lower triangle. O(d³)
 
     `a` and `b` are `(..., d, d)`; what stands above their diagonals is ignored.
@@ -37,11 +40,6 @@ def lower_product(a: Array, b: Array, /) -> Array:
     Array([[2., 0.],
            [2., 3.]], dtype=float32)
     """
-    return _lower_product(a, b)
-
-
-@lift(2, 2)
-def _lower_product(a: Array, b: Array) -> Array:
     _checks.square("a", a)
     _checks.square("b", b)
     _checks.same_dim("b", b.shape[-1], b.shape, a.shape[-1], "a")

@@ -13,7 +13,8 @@ from gaussjax.linalg.products import dot, gram
 from gaussjax.linalg.triangular import solve
 
 
-def symmetric_sqrt(matrix: Array, /) -> Float[Array, "..."]:
+@lift(2)
+def symmetric_sqrt(matrix: Float[Array, "... d d"], /) -> Float[Array, "... d d"]:
     """The symmetric R with R R = A, for A positive semidefinite; NaN where it is not. O(d³)
 
     `matrix` is `(..., d, d)` and is symmetrised. The derivative solves R dR + dR R = dA, which is
@@ -29,10 +30,14 @@ def symmetric_sqrt(matrix: Array, /) -> Float[Array, "..."]:
     Array([[2., 0.],
            [0., 3.]], dtype=float32)
     """
-    return _lifted_sqrt(matrix)
+    _checks.square("matrix", matrix)
+    return symmetric_root(0.5 * (matrix + matrix.T))
 
 
-def factor_of_sum(a: Array, b: Array, /) -> Float[Array, "..."]:
+@lift(2, 2)
+def factor_of_sum(
+    a: Float[Array, "... d k"], b: Float[Array, "... d m"], /
+) -> Float[Array, "... d d"]:
     """Lower L with L Lᵀ = A Aᵀ + B Bᵀ, without forming either product. O(d²(k + m))
 
     `a` is `(..., d, k)` and `b` `(..., d, m)`; leading axes broadcast. By QR of [A B]ᵀ, so its
@@ -47,17 +52,6 @@ def factor_of_sum(a: Array, b: Array, /) -> Float[Array, "..."]:
     >>> factor_of_sum([[3.0]], [[4.0]])
     Array([[5.]], dtype=float32)
     """
-    return _lifted_sum(a, b)
-
-
-@lift(2)
-def _lifted_sqrt(matrix: Array) -> Array:
-    _checks.square("matrix", matrix)
-    return symmetric_root(0.5 * (matrix + matrix.T))
-
-
-@lift(2, 2)
-def _lifted_sum(a: Array, b: Array) -> Array:
     if a.shape[0] != b.shape[0]:
         raise ValueError(f"b must have {a.shape[0]} rows like a, got shape {b.shape}.")
     return triangular_root(jnp.concatenate([a, b], axis=1))

@@ -78,23 +78,27 @@ def inv_quad(lower: Float[Array, "d d"], vector: Float[Array, " d"]) -> Float[Ar
     return sum((x * x for x in w), jnp.zeros((), vector.dtype))
 
 
-def relative_columns(a: Float[Array, "d d"], b: Float[Array, "d d"]) -> list[Column]:
-    """Columns of E = B⁻¹(A − B) for lower triangles; column j starts at row j."""
+def relative(
+    a: Float[Array, "d d"], b: Float[Array, "d d"], shift: Float[Array, " d"]
+) -> tuple[list[Column], Column]:
+    """Columns of E = B⁻¹(A − B) for lower triangles, column j from row j on, and B⁻¹ shift."""
     rows, other = _entries(b), _entries(a)
-    return [
+    columns = [
         _forward(rows, [other[i][j] - rows[i][j] for i in range(j, len(rows))], start=j)
         for j in range(len(rows))
     ]
+    return columns, _forward(rows, _scalars(shift))
 
 
 def divergence_gradients(
-    a: Float[Array, "d d"], b: Float[Array, "d d"]
-) -> tuple[Float[Array, "d d"], Float[Array, "d d"]]:
-    """Halves of the gradients of the LogDet divergence; see `divergence.py` for the formula."""
+    a: Float[Array, "d d"], b: Float[Array, "d d"], shift: Float[Array, " d"]
+) -> tuple[Float[Array, "d d"], Float[Array, "d d"], Float[Array, " d"]]:
+    """Halves of the gradients of the divergence of roots; `divergence.py` has the formula."""
     d = a.shape[-1]
     rows = _entries(b)
-    e = relative_columns(a, b)
+    e, w = relative(a, b, shift)
     h = [_backward(rows, column, start=j) for j, column in enumerate(e)]  # H = B⁻ᵀE, lower part
+    u = _backward(rows, w)
     grad_a: list[Column] = []
     grad_b: list[Column] = []
     for i in range(d):
@@ -102,10 +106,10 @@ def divergence_gradients(
         row = []
         for k in range(i + 1):
             products = [h[j][i - j] * e[j][k - j] for j in range(k + 1)]
-            row.append(-sum(products, h[k][i - k]))
+            row.append(-sum(products, h[k][i - k] + u[i] * w[k]))
         row[i] = row[i] - e[i][0] / rows[i][i]
         grad_b.append(row)
-    return _lower_matrix(grad_a, a), _lower_matrix(grad_b, b)
+    return _lower_matrix(grad_a, a), _lower_matrix(grad_b, b), _vector(u, shift)
 
 
 def _entries(lower: Array) -> list[Column]:

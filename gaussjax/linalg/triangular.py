@@ -13,7 +13,7 @@ from gaussjax.linalg import lapack, small
 from gaussjax.linalg.products import dot
 
 
-def solve_lower(lower: Array, rhs: Array, /) -> Array:
+def solve_lower(lower: Float[Array, "... d d"], rhs: Float[Array, "..."], /) -> Float[Array, "..."]:
     """L⁻¹ B by forward substitution. O(d²k)
 
     `lower` is `(..., d, d)`, only its lower triangle is read. `rhs` is one vector `(d,)` or
@@ -31,7 +31,9 @@ def solve_lower(lower: Array, rhs: Array, /) -> Array:
     return _lifted_solve(lower, rhs, transpose=False)
 
 
-def solve_lower_transpose(lower: Array, rhs: Array, /) -> Array:
+def solve_lower_transpose(
+    lower: Float[Array, "... d d"], rhs: Float[Array, "..."], /
+) -> Float[Array, "..."]:
     """L⁻ᵀ B by back substitution. O(d²k)
 
     Shapes, errors and derivatives as in `solve_lower`.
@@ -44,7 +46,8 @@ def solve_lower_transpose(lower: Array, rhs: Array, /) -> Array:
     return _lifted_solve(lower, rhs, transpose=True)
 
 
-def logdet_lower(lower: Array, /) -> Array:
+@lift(2)
+def logdet_lower(lower: Float[Array, "... d d"], /) -> Float[Array, "..."]:
     """log|L| = Σ log Lᵢᵢ, NaN unless the diagonal is positive. O(d)
 
     `lower` is `(..., d, d)`; the result is `(...)`. The log-determinant of L Lᵀ is twice this.
@@ -57,11 +60,6 @@ def logdet_lower(lower: Array, /) -> Array:
     >>> logdet_lower([[1.0, 0.0], [5.0, 1.0]])
     Array(0., dtype=float32)
     """
-    return _logdet(lower)
-
-
-@lift(2)
-def _logdet(lower: Array) -> Array:
     _checks.square("lower", lower)
     return logdet_of_diagonal(jnp.diagonal(lower))
 
