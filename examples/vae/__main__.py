@@ -1,0 +1,105 @@
+"""The command line: train, report, resume; Ctrl-C saves and stops."""
+
+import json
+import signal
+from pathlib import Path
+from types import FrameType
+
+import tyro
+from rich.console import Console
+from rich.progress import Progress
+
+from examples.vae import checkpoint, report
+from examples.vae.config import Config
+from examples.vae.data import Dataset, load
+from examples.vae.train import State, Trainer, make_trainer
+
+
+class Interrupt:
+    """Ctrl-C asks for a stop at the end of the epoch; a second one stops at once."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        signal.signal(signal.SIGINT, self._ask)
+
+    def _ask(self, _number: int, _frame: FrameType | None) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+
+
+def main(config: Config) -> None:
+    """Trains, and reports."""
+    console = Console()
+    data = load(config.data, config.data_dir)
+    trainer = make_trainer(config, data)
+    config.out_dir.mkdir(parents=True, exist_ok=True)
+    state = _first_state(config, trainer, console)
+    _write_config(config)
+    state = _train(config, trainer, state, console)
+    if int(state.epoch) < config.epochs:
+        console.print(f"Stopped after epoch {int(state.epoch)}. Go on with --resume.")
+        return
+    _report(config, trainer, state, data, console)
+
+
+def _first_state(config: Config, trainer: Trainer, console: Console) -> State:
+    start = trainer.start()
+    if config.resume:
+        state = checkpoint.load_newest(_checkpoints(config), start)
+        if state is not None:
+            console.print(f"Going on from epoch {int(state.epoch)}.")
+            return state
+        console.print("No good checkpoint to go on from: starting anew.")
+    _metrics(config).unlink(missing_ok=True)
+    return start
+
+
+def _train(config: Config, trainer: Trainer, state: State, console: Console) -> State:
+    interrupt = Interrupt()
+    with Progress(console=console) as progress:
+        task = progress.add_task("compiling", total=config.epochs, completed=int(state.epoch))
+        while int(state.epoch) < config.epochs and not interrupt.asked:
+            state, metrics = trainer.epoch(state)
+            epoch = int(state.epoch)
+            if int(metrics.consecutive_skipped) >= config.max_bad_batches:
+                raise SystemExit(
+                    f"Gradients of the last {int(metrics.consecutive_skipped)} batches were not "
+                    f"finite (epoch {epoch}): giving up. Try a smaller --learning-rate."
+                )
+            row = {name: float(value) for name, value in metrics._asdict().items()}
+            if epoch % config.eval_every == 0 or epoch == config.epochs or interrupt.asked:
+                result = trainer.evaluate(state)
+                row |= {f"test_{name}": float(x) for name, x in result._asdict().items()}
+                checkpoint.save(_checkpoints(config), state)
+            report.append_metrics(_metrics(config), epoch=epoch, **row)
+            loss = row["distortion"] + row["rate"]
+            text = f"−ELBO {loss:.2f} = {row['distortion']:.2f} + {row['rate']:.2f} (rate)"
+            progress.update(task, completed=epoch, description=text)
+    return state
+
+
+def _report(
+    config: Config, trainer: Trainer, state: State, data: Dataset, console: Console
+) -> None:
+    metrics = report.read_metrics(_metrics(config))
+    report.save_pictures(config.out_dir, trainer.model(state), data, metrics)
+    report.print_table(console, trainer.evaluate(state), config, data)
+    console.print(f"Pictures, metrics and checkpoints are in {config.out_dir}/")
+
+
+def _write_config(config: Config) -> None:
+    values = {name: str(x) if isinstance(x, Path) else x for name, x in vars(config).items()}
+    (config.out_dir / "config.json").write_text(json.dumps(values, indent=1))
+
+
+def _checkpoints(config: Config) -> Path:
+    return config.out_dir / "checkpoints"
+
+
+def _metrics(config: Config) -> Path:
+    return config.out_dir / "metrics.jsonl"
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config))

@@ -1,0 +1,64 @@
+"""Checkpoints by orbax, each with the checksums of its files: what is loaded is what was saved."""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import jax
+from orbax.checkpoint import v1 as ocp
+
+from examples.vae.train import State
+
+KEEP = 2
+MANIFEST = "checksums.json"
+
+
+def save(folder: Path, state: State) -> Path:
+    """Writes the state beside the older ones; it gets its name only when it is complete."""
+    folder = folder.resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / f"epoch_{int(state.epoch):08d}"
+    partial = folder / f"partial_{target.name}"
+    for leftover in (partial, target):
+        shutil.rmtree(leftover, ignore_errors=True)
+    ocp.save(partial, state._asdict())
+    (partial / MANIFEST).write_text(json.dumps(_checksums(partial), indent=1))
+    partial.rename(target)
+    for old in _newest_first(folder)[KEEP:]:
+        shutil.rmtree(old)
+    return target
+
+
+def load_newest(folder: Path, like: State) -> State | None:
+    """The newest checkpoint whose checksums hold; says so when it has to pass over one."""
+    for path in _newest_first(folder.resolve()):
+        problem = _problem(path)
+        if problem is None:
+            abstract = jax.tree.map(
+                lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like._asdict()
+            )
+            return State(**ocp.load(path, abstract))
+        print(f"Passing over the checkpoint {path.name}: {problem}.")
+    return None
+
+
+def _newest_first(folder: Path) -> list[Path]:
+    return sorted(folder.glob("epoch_*"), reverse=True)
+
+
+def _problem(path: Path) -> str | None:
+    try:
+        expected = json.loads((path / MANIFEST).read_text())
+    except (OSError, ValueError):
+        return "its list of checksums is missing or broken"
+    found = _checksums(path)
+    wrong = [name for name in expected if found.get(name) != expected[name]]
+    return f"{wrong[0]} is damaged or missing" if wrong else None
+
+
+def _checksums(path: Path) -> dict[str, str]:
+    files = sorted(f for f in path.rglob("*") if f.is_file() and f.name != MANIFEST)
+    return {
+        str(f.relative_to(path)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files
+    }

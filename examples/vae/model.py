@@ -1,0 +1,60 @@
+"""Encoder, decoder and prior. The encoder's head is a Gaussian, by `gaussjax.parametrize`."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+import gaussjax as gj
+from examples.vae.config import Config
+from gaussjax import parametrize
+
+BOUND = 5.0  # |log σ| and the entries of the factor stay below: exp can neither overflow nor vanish
+
+
+class VAE(nnx.Module):
+    """q(z|x), p(x|z) and p(z)."""
+
+    def __init__(self, config: Config, pixels: int, trials: int, *, rngs: nnx.Rngs):
+        full = parametrize.gaussian_size(config.latents)
+        head = full if config.posterior == "full" else 2 * config.latents
+        self.encoder = _mlp(pixels, config.hidden, head, rngs)
+        self.decoder = _mlp(config.latents, config.hidden, pixels, rngs)
+        if config.prior == "learned":
+            self.prior_vector = nnx.Param(jnp.zeros(full))
+        self.config = config
+        self.trials = trials
+
+    def posterior(self, x: Array) -> gj.Gaussian:
+        """q(z|x), a batch of Gaussians."""
+        vector = self.encoder(2 * x / self.trials - 1)
+        return bounded_gaussian(vector, self.config.latents)
+
+    def prior(self) -> gj.Gaussian:
+        """p(z)."""
+        if self.config.prior == "standard":
+            return gj.standard(self.config.latents)
+        return bounded_gaussian(self.prior_vector[...], self.config.latents)
+
+    def logits(self, z: Array) -> Array:
+        """Log-odds of every pixel's p."""
+        return self.decoder(z)
+
+
+def bounded_gaussian(vector: Array, dim: int) -> gj.Gaussian:
+    """A Gaussian from a vector of any size of entries: mean, then scales or a scaled factor."""
+    mean, rest = vector[..., :dim], vector[..., dim:]
+    rest = BOUND * jnp.tanh(rest / BOUND)
+    if rest.shape[-1] == dim:
+        return gj.Gaussian(mean, gj.Diagonal(jnp.exp(rest)))
+    return gj.Gaussian(mean, gj.Cholesky(parametrize.scaled_lower_from_vector(rest)))
+
+
+def _mlp(inputs: int, hidden: int, outputs: int, rngs: nnx.Rngs) -> nnx.Sequential:
+    return nnx.Sequential(
+        nnx.Linear(inputs, hidden, rngs=rngs),
+        jax.nn.gelu,
+        nnx.Linear(hidden, hidden, rngs=rngs),
+        jax.nn.gelu,
+        nnx.Linear(hidden, outputs, rngs=rngs),
+    )
