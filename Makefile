@@ -25,10 +25,10 @@ lint: $(READY) ## Check style, formatting and the layers' import contract
 
 types: $(READY) ## Check types, and that every public name has one
 	$(BIN)/pyright
-	$(BIN)/pyright --verifytypes gaussjax --ignoreexternal
+	PATH="$(CURDIR)/$(BIN):$$PATH" pyright --verifytypes gaussjax --ignoreexternal
 
 format: $(READY) ## Fix what can be fixed, and format
-	$(BIN)/ruff check --fix
+	$(BIN)/ruff check --fix-only
 	$(BIN)/ruff format
 
 bench: $(READY) ## Compare speed and accuracy with other libraries

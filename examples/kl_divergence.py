@@ -1,26 +1,25 @@
-"""The KL divergence of two multivariate Gaussians: derived, checked, and computed in float32.
+"""The KL divergence of two multivariate Gaussians: derived, computed and checked.
 
-For p = N(μ₁, Σ₁) and q = N(μ₂, Σ₂) in k dimensions, log p(x) is −½(log|2πΣ₁| + ‖x − μ₁‖²_{Σ₁}),
-with ‖v‖²_Σ = vᵀΣ⁻¹v, and likewise for q. So
+KL(p‖q) = E_p[log p(x) − log q(x)]. With p = N(μ₁, Σ₁) and q = N(μ₂, Σ₂) in k dimensions,
 
-    KL = E_p[log p(x) − log q(x)]
-       = ½ (log|Σ₂| − log|Σ₁| − E_p‖x − μ₁‖²_{Σ₁} + E_p‖x − μ₂‖²_{Σ₂}).
+    log p − log q = ½ ( log|Σ₂|/|Σ₁| − (x−μ₁)ᵀΣ₁⁻¹(x−μ₁) + (x−μ₂)ᵀΣ₂⁻¹(x−μ₂) ).
 
-A quadratic form is a trace, E_p[(x − m)ᵀA(x − m)] = tr(A Σ₁) + (μ₁ − m)ᵀA(μ₁ − m): the first
-expectation is tr(I) = k, the second tr(Σ₂⁻¹Σ₁) + ‖μ₂ − μ₁‖²_{Σ₂}, and therefore
+Under p, E[(x−μ₁)(x−μ₁)ᵀ] = Σ₁, so the first quadratic is k on average and the second
+tr(Σ₂⁻¹Σ₁) + (μ₂−μ₁)ᵀΣ₂⁻¹(μ₂−μ₁). Together, the textbook's formula:
 
-    KL = ½ (tr(Σ₂⁻¹Σ₁) + (μ₂ − μ₁)ᵀΣ₂⁻¹(μ₂ − μ₁) + log(|Σ₂| / |Σ₁|) − k).      (textbook)
+    KL = ½ ( tr(Σ₂⁻¹Σ₁) + (μ₂−μ₁)ᵀΣ₂⁻¹(μ₂−μ₁) + log|Σ₂|/|Σ₁| − k ).
 
-Close to q = p the trace tends to k and the logarithm to 0 while their sum with −k is tiny: numbers
-of size k are subtracted to leave one of size δ². In float32 nothing is left of it from δ ≈ 10⁻³ on.
-From the factors Σ₁ = L Lᵀ and Σ₂ = K Kᵀ, with E = K⁻¹(L − K) and rᵢ = Eᵢᵢ, the trace is
-‖I + E‖² = k + 2Σrᵢ + ‖E‖², the log ratio is −2Σ log(1 + rᵢ), and k cancels on paper instead:
+It is right, and it cannot be used as it stands when q is near p: the trace is nearly k, the
+logarithm nearly 0, and the small difference of large numbers is lost to rounding. A trust region
+or a converging posterior lives exactly there. With Cholesky factors, E = L₂⁻¹(L₁ − L₂) and its
+diagonal r, the same value is a sum of terms that are not negative, none of which cancels:
 
-    KL = ½ (Σᵢ (rᵢ² + 2(rᵢ − log(1 + rᵢ))) + ‖strictly lower E‖² + ‖K⁻¹(μ₂ − μ₁)‖²).   (stable)
+    KL = ½ ( Σᵢ rᵢ² + 2(rᵢ − log(1+rᵢ)) + ‖E below its diagonal‖² + ‖L₂⁻¹(μ₂−μ₁)‖² ).
 
-Every term is positive, or zero. This is `gaussjax.kl_divergence`.
+This is what `gj.kl_divergence` computes. Both are compared with 60-digit arithmetic, and with
+Monte Carlo.
 
-Run it: `python -m examples.kl_divergence --help`
+    python -m examples.kl_divergence --help
 """
 
 from pathlib import Path
@@ -28,64 +27,157 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import mpmath
 import numpy as np
 import tyro
+from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Float
 from matplotlib.figure import Figure
 
 import gaussjax as gj
-from examples import _show
 
-DIM = 6
-SEPARATIONS = 10.0 ** -np.arange(0, 7.5, 0.5)
+Factors = tuple[Float[Array, " k"], Float[Array, "k k"]]  # μ and the lower L of Σ = L Lᵀ
+
+HEADER = ("distance", "exact", "textbook", "error", "gaussjax", "error")
+
+
+class Row(NamedTuple):
+    """KL(p‖q) at one distance between p and q, three times."""
+
+    distance: float
+    exact: float
+    textbook: float
+    stable: float
+
+    @property
+    def textbook_error(self) -> float:
+        """Relative error of the textbook's formula in float32."""
+        return abs(self.textbook - self.exact) / self.exact
+
+    @property
+    def stable_error(self) -> float:
+        """Relative error of `gj.kl_divergence` in float32."""
+        return abs(self.stable - self.exact) / self.exact
+
+
+class MonteCarlo(NamedTuple):
+    """An average of log p − log q over samples of p, its standard error, and the closed form."""
+
+    estimate: float
+    standard_error: float
+    closed_form: float
 
 
 class Findings(NamedTuple):
-    """What `main` measured; errors are relative, the largest over the pairs of each separation."""
+    """The errors as q → p, and the check by sampling."""
 
-    textbook: float
-    stable: float
-    monte_carlo: float
-    standard_error: float
-    textbook_errors: np.ndarray
-    stable_errors: np.ndarray
-    textbook_negative: np.ndarray  # share of pairs
-    stable_negative: np.ndarray
+    rows: list[Row]
+    monte_carlo: MonteCarlo
 
 
 def main(
-    samples: int = 1_000_000, pairs: int = 200, seed: int = 0, out: Path = Path("runs/examples")
+    out: Path = Path("runs/kl_divergence"), dim: int = 6, samples: int = 100_000, seed: int = 0
 ) -> Findings:
-    """Compares closed form, stable form and Monte Carlo, then their errors as q approaches p.
+    """Compares two formulas in float32 with exact values as q → p, and with Monte Carlo.
 
     Args:
-        samples: of the Monte Carlo estimate.
-        pairs: of Gaussians for each distance between p and q.
-        seed: of everything.
-        out: folder for the figure.
+        out: Folder for the picture.
+        dim: Number of dimensions k.
+        samples: Points for Monte Carlo.
+        seed: Seed of the Gaussians and of the points.
     """
-    sample_key, pair_key = jax.random.split(jax.random.key(seed))
-    far = three_ways(sample_key, samples)
-    near = approach(pair_key, pairs)
-    plot(near, out)
-    return Findings(*far, **near)
+    p_key, q_key, sample_key = jax.random.split(jax.random.key(seed), 3)
+    p, other = random_factors(p_key, dim), random_factors(q_key, dim)
+
+    rows = [compare(10.0**-i, p, towards(other, p, 10.0**-i)) for i in range(8)]
+    print(f"KL(p‖q) in float32, {dim} dimensions, q at a relative distance from p\n")
+    print(
+        f"{'distance':>9} {'exact':>12} {'textbook':>12} {'error':>8} {'gaussjax':>12} {'error':>8}"
+    )
+    for row in rows:
+        print(
+            f"{row.distance:9.0e} {row.exact:12.5e} {row.textbook:12.5e} {row.textbook_error:8.0e}"
+            f" {row.stable:12.5e} {row.stable_error:8.0e}"
+        )
+
+    near = gj.from_cholesky(*p), gj.from_cholesky(*towards(other, p, 0.3))
+    checked = monte_carlo(sample_key, *near, samples)
+    print(f"\nMonte Carlo: {checked.estimate:.4f} ± {checked.standard_error:.4f} from {samples:,}")
+    print(f"closed form: {checked.closed_form:.4f}")
+
+    plot(out, rows)
+    return Findings(rows, checked)
 
 
-def textbook(p: gj.Gaussian, q: gj.Gaussian) -> jax.Array:
-    """The textbook formula, as other libraries compute it from two factors."""
-    lower_p, lower_q = gj.linalg.cholesky(gj.covariance(p)), gj.linalg.cholesky(gj.covariance(q))
-    return textbook_from_factors(p.mean, lower_p, q.mean, lower_q)
+def textbook_kl(p: Factors, q: Factors) -> Array:
+    """½ (tr(Σ₂⁻¹Σ₁) + (μ₂−μ₁)ᵀΣ₂⁻¹(μ₂−μ₁) + log|Σ₂|/|Σ₁| − k), as most libraries have it."""
+    (mean_p, lower_p), (mean_q, lower_q) = p, q
+    trace = jnp.sum(solve_triangular(lower_q, lower_p, lower=True) ** 2)
+    quadratic = jnp.sum(solve_triangular(lower_q, mean_q - mean_p, lower=True) ** 2)
+    log_ratio = 2 * jnp.sum(jnp.log(jnp.diagonal(lower_q)) - jnp.log(jnp.diagonal(lower_p)))
+    return 0.5 * (trace + quadratic + log_ratio - len(mean_p))
 
 
-def textbook_from_factors(
-    mean_p: Float[Array, " d"],
-    lower_p: Float[Array, "d d"],
-    mean_q: Float[Array, " d"],
-    lower_q: Float[Array, "d d"],
-) -> Float[Array, ""]:
-    """tr(Σ₂⁻¹Σ₁) as ‖K⁻¹L‖², which is how distrax, TFP and NumPyro have it."""
-    both = jnp.column_stack([lower_p, mean_p - mean_q])
-    solved = jax.scipy.linalg.solve_triangular(lower_q, both, lower=True)
-    trace, quadratic = jnp.sum(solved[:, :-1] ** 2), jnp.sum(solved[:, -1] ** 2)
-    logdet = 2 * jnp.sum(jnp.log(jnp.diag(lower_q)) - jnp.log(jnp.diag(lower_p)))
-    return 0.5 * (trace + quadratic + logdet - len(mean_p))
+def exact_kl(p: Factors, q: Factors) -> float:
+    """The same formula in 60 digits, which can afford to lose some, from the float32 numbers."""
+    with mpmath.workdps(60):
+        (mean_p, lower_p), (mean_q, lower_q) = map(exactly, p), map(exactly, q)
+        inverse = mpmath.inverse(lower_q)
+        ratio, shift = inverse * lower_p, inverse * (mean_q - mean_p)
+        # The determinant of a triangle is the product of its diagonal.
+        log_ratio = -2 * mpmath.log(mpmath.fprod(ratio[i, i] for i in range(ratio.rows)))
+        squares = sum(x**2 for x in ratio) + sum(x**2 for x in shift)
+        return float((squares + log_ratio - ratio.rows) / 2)
+
+
+def exactly(array: Array) -> mpmath.matrix:
+    """A float32 array's values, without rounding."""
+    return mpmath.matrix(np.asarray(array, np.float64).tolist())
+
+
+def compare(distance: float, p: Factors, q: Factors) -> Row:
+    """Both float32 formulas beside the exact value."""
+    stable = gj.kl_divergence(gj.from_cholesky(*p), gj.from_cholesky(*q))
+    return Row(distance, exact_kl(p, q), float(textbook_kl(p, q)), float(stable))
+
+
+def random_factors(key: Array, dim: int) -> Factors:
+    """Mean and factor of a full-covariance Gaussian from a normal vector."""
+    vector = 0.5 * jax.random.normal(key, (gj.parametrize.gaussian_size(dim),))
+    return vector[:dim], gj.parametrize.lower_from_vector(vector[dim:])
+
+
+def towards(q: Factors, p: Factors, distance: float) -> Factors:
+    """The factors at `distance` of the way from p to q, entry by entry."""
+    return jax.tree.map(lambda a, b: b + distance * (a - b), q, p)
+
+
+def monte_carlo(key: Array, p: gj.Gaussian, q: gj.Gaussian, samples: int) -> MonteCarlo:
+    """The definition, averaged over points of p."""
+    x, log_p = gj.sample_and_log_prob(key, p, (samples,))
+    ratio = log_p - gj.log_prob(q, x)
+    standard_error = jnp.std(ratio) / samples**0.5
+    return MonteCarlo(float(jnp.mean(ratio)), float(standard_error), float(gj.kl_divergence(p, q)))
+
+
+def plot(out: Path, rows: list[Row]) -> None:
+    """Relative error of both formulas as q → p."""
+    figure = Figure(figsize=(6, 4.2), layout="constrained")
+    axes = figure.subplots()
+    distance = [row.distance for row in rows]
+    smallest = 1e-9  # an error of 0 has no logarithm
+    axes.loglog(distance, [row.textbook_error for row in rows], "o-", label="textbook's trace form")
+    axes.loglog(
+        distance, [max(row.stable_error, smallest) for row in rows], "s-", label="gj.kl_divergence"
+    )
+    axes.axhline(1.0, color="gray", lw=0.8, ls=":")
+    axes.invert_xaxis()
+    axes.set(title="float32 KL(p‖q) as q → p", xlabel="relative distance", ylabel="relative error")
+    axes.legend()
+    out.mkdir(parents=True, exist_ok=True)
+    figure.savefig(out / "error.png", dpi=120)
+    print(f"\nPicture: {out / 'error.png'}")
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

@@ -123,11 +123,11 @@ def fit(loss: Loss, x: Points, batches: Array) -> Fit:
     optimizer = optax.adam(optax.cosine_decay_schedule(0.05, len(batches)))
     start = jnp.zeros(gj.parametrize.gaussian_size(DIM))
 
-    def step(carry, rows):
+    def step(carry: tuple[Vector, optax.OptState], rows: Array):
         vector, state = carry
         value, gradient = jax.value_and_grad(loss)(vector, x[rows])
         update, state = optimizer.update(gradient, state)
-        return (optax.apply_updates(vector, update), state), value
+        return (jnp.asarray(optax.apply_updates(vector, update)), state), value
 
     (vector, _), losses = jax.lax.scan(step, (start, optimizer.init(start)), batches)
     return Fit(model(vector), vector, losses)

@@ -14,6 +14,7 @@ One slip is common: z = μ + ε√σ for a *variance* σ². The root was already
     python -m examples.reparameterization --help
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -73,7 +74,8 @@ def main(
     print(f"\nThe two roots of the full Σ put the same noise {apart:.2f} apart on average.")
     print(f"Through both, ∂E‖z‖²/∂μ = 2μ = {(2 * MEAN).tolist()}:")
     for color in (gj.color_symmetric, gj.color):
-        print(f"  {color.__name__:16} {gradient_of_mean(color, full, noise).round(2).tolist()}")
+        gradient = gradient_of_mean(color, full, noise)
+        print(f"  {color.__name__:16} [{gradient[0]:.2f}, {gradient[1]:.2f}]")
 
     plot(out, symmetric.points, cholesky.points)
     return laws
@@ -93,7 +95,9 @@ def law(g: gj.Gaussian, points: Float[Array, "n d"]) -> Law:
     return Law(points, gj.covariance(fitted), float(p_value))
 
 
-def gradient_of_mean(color, g: gj.Gaussian, noise: Float[Array, "n d"]) -> Float[Array, " d"]:
+def gradient_of_mean(
+    color: Callable[..., Array], g: gj.Gaussian, noise: Float[Array, "n d"]
+) -> Float[Array, " d"]:
     """∂/∂μ of the average ‖z‖² over z = color(g, ε): the derivative passes through the samples."""
     return jax.grad(
         lambda mean: jnp.mean(jnp.sum(color(gj.Gaussian(mean, g.cov), noise) ** 2, axis=-1))

@@ -22,7 +22,7 @@ def save(folder: Path, state: State) -> Path:
     partial = folder / f"partial_{target.name}"
     for leftover in (partial, target):
         shutil.rmtree(leftover, ignore_errors=True)
-    ocp.save(partial, state._asdict())
+    ocp.save(str(partial), state._asdict())
     (partial / MANIFEST).write_text(json.dumps(_checksums(partial), indent=1))
     partial.rename(target)
     for old in _newest_first(folder)[KEEP:]:
@@ -36,9 +36,10 @@ def load_newest(folder: Path, like: State) -> State | None:
         problem = _problem(path)
         if problem is None:
             abstract = jax.tree.map(
-                lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like._asdict()
+                lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),
+                like._asdict(),
             )
-            return State(**ocp.load(path, abstract))
+            return State(**ocp.load(str(path), abstract))
         print(f"Passing over the checkpoint {path.name}: {problem}.")
     return None
 
@@ -59,6 +60,4 @@ def _problem(path: Path) -> str | None:
 
 def _checksums(path: Path) -> dict[str, str]:
     files = sorted(f for f in path.rglob("*") if f.is_file() and f.name != MANIFEST)
-    return {
-        str(f.relative_to(path)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files
-    }
+    return {str(f.relative_to(path)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files}

@@ -35,8 +35,6 @@ class Config:
     weight_decay: float = 0.1
     clip_norm: float = 10.0
     """Global norm that gradients are clipped to."""
-    dropout: float = 0.3
-    """Share of the encoder's inputs that is dropped in training."""
     beta_epochs: int = 10
     """Epochs over which the weight of the rate rises to 1."""
     free_bits: float = 0.0

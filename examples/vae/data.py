@@ -60,9 +60,7 @@ def digits() -> Dataset:
     test, train = order[:TEST_DIGITS], order[TEST_DIGITS:]
     counts = images.astype(np.float32)
     protocol = f"digits 8×8, Binomial(16, p), {len(train)} training and {len(test)} test images"
-    return Dataset(
-        counts[train], labels[train], counts[test], labels[test], 16, False, protocol
-    )
+    return Dataset(counts[train], labels[train], counts[test], labels[test], 16, False, protocol)
 
 
 def mnist(folder: Path, checksums: dict[str, str] = MNIST_MD5) -> Dataset:

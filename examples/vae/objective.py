@@ -28,19 +28,17 @@ def log_likelihood(logits: Array, x: Array, trials: int) -> Array:
     return jnp.sum(log_choose - trials * losses, axis=-1)
 
 
-def elbo_terms(model: VAE, x: Array, key: Array, *, encoded: Array | None = None) -> Terms:
+def elbo_terms(model: VAE, x: Array, key: Array) -> Terms:
     """Both terms of the negative ELBO, with one sample of z; the rate in closed form."""
-    q = model.posterior(x if encoded is None else encoded)
+    q = model.posterior(x)
     z = gj.sample(key, q)
     distortion = -log_likelihood(model.logits(z), x, model.trials)
     return Terms(distortion, gj.kl_divergence(q, model.prior()))
 
 
-def log_weights(
-    model: VAE, x: Array, key: Array, k: int, *, encoded: Array | None = None
-) -> Array:
+def log_weights(model: VAE, x: Array, key: Array, k: int) -> Array:
     """log p(x, z) − log q(z|x) for k samples of z, `(k, batch)`."""
-    q = model.posterior(x if encoded is None else encoded)
+    q = model.posterior(x)
     z, log_q = gj.sample_and_log_prob(key, q, (k,))
     log_p = log_likelihood(model.logits(z), x, model.trials) + gj.log_prob(model.prior(), z)
     return log_p - log_q
@@ -55,17 +53,13 @@ def training_loss(model: VAE, x: Array, key: Array, beta: Array) -> tuple[Array,
     """What is minimised, and the terms of the ELBO beside it.
 
     The rate is weighted by `beta` and free up to `free_bits`; with `iwae_k` > 1 the loss is the
-    importance-weighted bound instead. Dropout hides pixels from the encoder alone.
+    importance-weighted bound instead.
     """
-    config = model.config
-    sample_key, drop_key = jax.random.split(key)
-    keep = jax.random.bernoulli(drop_key, 1 - config.dropout, x.shape)
-    encoded = jnp.where(keep, x, 0.5 * model.trials)
-    terms = elbo_terms(model, x, sample_key, encoded=encoded)
-    if config.iwae_k > 1:
-        weights = log_weights(model, x, sample_key, config.iwae_k, encoded=encoded)
-        return -jnp.mean(log_mean_exp(weights)), terms
-    rate = jnp.maximum(jnp.mean(terms.rate), config.free_bits)
+    terms = elbo_terms(model, x, key)
+    if model.config.iwae_k > 1:
+        bound = log_mean_exp(log_weights(model, x, key, model.config.iwae_k))
+        return -jnp.mean(bound), terms
+    rate = jnp.maximum(jnp.mean(terms.rate), model.config.free_bits)
     return jnp.mean(terms.distortion) + beta * rate, terms
 
 
@@ -88,11 +82,9 @@ def evaluate(model: VAE, x: Array, key: Array, k: int) -> Evaluation:
     group = math.gcd(k, 50)
     keys = jax.random.split(key, k // group)
     weights = jax.lax.map(lambda one: log_weights(model, x, one, group), keys).reshape(k, -1)
-    log_q_minus_p = gj.kl_divergence(q, model.prior())
-    means = gj.mean(q)
     return Evaluation(
         -jnp.mean(weights),
         -jnp.mean(log_mean_exp(weights)),
-        jnp.mean(log_q_minus_p),
-        jnp.sum(jnp.var(means, axis=0) > 0.01),
+        jnp.mean(gj.kl_divergence(q, model.prior())),
+        jnp.sum(jnp.var(gj.mean(q), axis=0) > 0.01),
     )

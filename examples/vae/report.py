@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import matplotlib as mpl
+import jax.numpy as jnp
 import numpy as np
+from matplotlib import image
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
@@ -59,13 +60,13 @@ def save_pictures(folder: Path, model: VAE, data: Dataset, metrics: list[dict]) 
     """Reconstructions, samples, the latent map and the learning curves."""
     key = jax.random.key(0)
     images = data.test[:12]
-    z = gj.sample(key, model.posterior(images))
+    z = gj.sample(key, model.posterior(jnp.asarray(images)))
     reconstructions = np.asarray(jax.nn.sigmoid(model.logits(z)))
     originals = images / data.trials
     _grid(folder / "reconstructions.png", [*originals, *reconstructions], 12, data.side)
     z = gj.sample(key, model.prior(), (60,))
     _grid(folder / "samples.png", np.asarray(jax.nn.sigmoid(model.logits(z))), 12, data.side)
-    means = np.asarray(gj.mean(model.posterior(data.test)))
+    means = np.asarray(gj.mean(model.posterior(jnp.asarray(data.test))))
     _latent_map(folder / "latents.png", means, data.test_labels)
     _curves(folder / "curves.png", metrics)
 
@@ -76,7 +77,7 @@ def _grid(path: Path, images: Any, columns: int, side: int) -> None:
     tall = padded.reshape(-1, columns, side + 2, side + 2).swapaxes(1, 2)
     picture = tall.reshape(-1, columns * (side + 2))
     scale = max(1, 32 // side)
-    mpl.image.imsave(path, np.kron(1 - picture, np.ones((scale, scale))), cmap="gray")
+    image.imsave(path, np.kron(1 - picture, np.ones((scale, scale))), cmap="gray")
 
 
 def _latent_map(path: Path, means: np.ndarray, labels: np.ndarray) -> None:

@@ -13,14 +13,14 @@ from jax import Array
 from examples.vae.config import Config
 from examples.vae.data import Dataset
 from examples.vae.model import VAE
-from examples.vae.objective import Evaluation, evaluate, training_loss
+from examples.vae.objective import Evaluation, Terms, evaluate, training_loss
 
 
 class State(NamedTuple):
     """All that a run needs to go on, to the bit."""
 
-    params: Any
-    optimizer: Any
+    params: nnx.State
+    optimizer: optax.ApplyIfFiniteState
     key: Array  # key data, which a checkpoint can hold
     epoch: Array  # the position in the data: an epoch's order follows from the key
 
@@ -55,7 +55,7 @@ def make_trainer(config: Config, data: Dataset) -> Trainer:
     def loss(params: Any, x: Array, key: Array, beta: Array):
         return training_loss(nnx.merge(graph, params), x, key, beta)
 
-    def step(beta: Array, carry: tuple[Any, Any], batch: tuple[Array, Array]):
+    def step(beta: Array, carry: tuple[Any, Any], batch: tuple[Array, Array]) -> tuple[Any, Terms]:
         params, optimizer_state = carry
         rows, key = batch
         draw_key, key = jax.random.split(key)
@@ -74,14 +74,14 @@ def make_trainer(config: Config, data: Dataset) -> Trainer:
         beta = jnp.minimum(1.0, (state.epoch + 1) / max(config.beta_epochs, 1))
         carry = (state.params, state.optimizer)
         carry, terms = jax.lax.scan(functools.partial(step, beta), carry, (rows, keys))
-        guard = carry[1]
+        guard: Any = carry[1]
         metrics = EpochMetrics(
             jnp.mean(terms.distortion),
             jnp.mean(terms.rate),
-            guard.total_notfinite - state.optimizer.total_notfinite,
+            guard.total_notfinite - jnp.asarray(state.optimizer.total_notfinite),
             guard.notfinite_count,
         )
-        return State(*carry, state.key, state.epoch + 1), metrics
+        return State(carry[0], guard, state.key, state.epoch + 1), metrics
 
     @jax.jit
     def evaluation(state: State) -> Evaluation:
@@ -92,7 +92,8 @@ def make_trainer(config: Config, data: Dataset) -> Trainer:
     def start() -> State:
         copies = jax.tree.map(jnp.copy, params)  # an epoch donates its state
         key = jax.random.key_data(jax.random.key(config.seed))
-        return State(copies, optimizer.init(copies), key, jnp.zeros((), jnp.int32))
+        guard: Any = optimizer.init(copies)
+        return State(copies, guard, key, jnp.zeros((), jnp.int32))
 
     return Trainer(start, epoch, evaluation, lambda state: nnx.merge(graph, state.params))
 
