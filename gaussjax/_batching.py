@@ -92,19 +92,24 @@ def lift(*event_ranks: int) -> Callable[[F], F]:
 
 
 def lift_events(function: F) -> F:
-    """Decorator: each positional argument is a structure with a `dim`, or vectors of that size."""
-    names = list(inspect.signature(function).parameters)
+    """Decorator: each argument is a structure with a `dim`, or vectors of that size.
+
+    The annotations say which; the first is a structure.
+    """
+    parameters = inspect.signature(function).parameters
+    names = list(parameters)
+    structures = {n: p.annotation for n, p in parameters.items() if _is_class(p.annotation)}
 
     @functools.wraps(function)
     def lifted(*args: Any, **options: Any) -> Any:
         args = tuple(
-            x if is_structure(x) else _checks.real_array(n, x)
-            for n, x in zip(names, args, strict=False)
+            _checks.instance(n, x, structures[n]) if n in structures else _checks.real_array(n, x)
+            for n, x in zip(names, args, strict=True)
         )
         _same_dimension(names, args)
         leaves, treedef = jax.tree.flatten(args)
         leaf_ranks = [r for x in args for r in (ranks(x) if is_structure(x) else [1])]
-        owners = [n for n, x in zip(names, args, strict=False) for _ in jax.tree.leaves(x)]
+        owners = [n for n, x in zip(names, args, strict=True) for _ in jax.tree.leaves(x)]
         leaves = [_checks.real_array(n, x) for n, x in zip(owners, leaves, strict=True)]
         leaves, dtype = in_working_precision(leaves)
 
@@ -116,10 +121,15 @@ def lift_events(function: F) -> F:
     return cast(F, lifted)
 
 
+def _is_class(annotation: Any) -> bool:
+    """Whether an annotation is a class of ours, and not an array type."""
+    return annotation is not Array and not hasattr(annotation, "array_type")
+
+
 def _same_dimension(names: list[str], args: tuple[Any, ...]) -> None:
     """Event sizes never broadcast: `x` of shape (n, 1) is no vector of two dimensions."""
     whose, dim = names[0], args[0].dim
-    for name, x in zip(names, args, strict=False):
+    for name, x in zip(names, args, strict=True):
         if not is_structure(x):
             _checks.rank_at_least(name, x, 1)
             _checks.same_dim(name, x.shape[-1], x.shape, dim, whose)

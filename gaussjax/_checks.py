@@ -31,6 +31,13 @@ def real_array(name: str, value: Any) -> Array:
     raise TypeError(f"{name} must be a real array, got dtype {dtype}.")
 
 
+def instance(name: str, value: Any, expected: type) -> Any:
+    """Refuses what is not a Gaussian, or a covariance, where one is needed."""
+    if not isinstance(value, expected):
+        raise TypeError(f"{name} must be a {expected.__name__}, got {type(value).__name__}.")
+    return value
+
+
 def rank_at_least(name: str, value: Array, rank: int) -> None:
     """Refuses an array with fewer axes than one event needs."""
     if value.ndim < rank:

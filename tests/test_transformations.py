@@ -1,0 +1,224 @@
+"""Every function, with every structure, under JAX's transformations and hostile settings."""
+
+import subprocess
+import sys
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from catalogue import STRUCTURES
+from jax.extend import core
+
+import gaussjax as gj
+from gaussjax import linalg
+
+D = 3
+KEY = jax.random.key(0)
+FUNCTIONS = {
+    "log_prob": lambda g, x: gj.log_prob(g, x),
+    "score": lambda g, x: gj.score(g, x),
+    "mahalanobis": lambda g, x: gj.mahalanobis(g, x),
+    "whiten": lambda g, x: gj.whiten(g, x),
+    "color": lambda g, x: gj.color(g, x),
+    "color_symmetric": lambda g, x: gj.color_symmetric(g, x),
+    "entropy": lambda g, x: gj.entropy(g),
+    "mean": lambda g, x: gj.mean(g),
+    "variance": lambda g, x: gj.variance(g),
+    "stddev": lambda g, x: gj.stddev(g),
+    "covariance": lambda g, x: gj.covariance(g),
+    "precision": lambda g, x: gj.precision(g),
+    "sample": lambda g, x: gj.sample(KEY, g),
+    "sample_and_log_prob": lambda g, x: gj.sample_and_log_prob(KEY, g)[1],
+    "kl from": lambda g, x: gj.kl_divergence(g, gj.from_scale(x, 1.5)),
+    "kl to": lambda g, x: gj.kl_divergence(gj.from_scale(x, 1.5), g),
+    "cross_entropy": lambda g, x: gj.cross_entropy(g, gj.from_scale(x, 1.5)),
+    "logdet_divergence": lambda g, x: gj.logdet_divergence(g.cov, gj.standard(g.dim).cov),
+}
+ALL = [(kind, name) for kind in STRUCTURES for name in FUNCTIONS]
+
+
+def make(kind, d=D):
+    cov, _ = STRUCTURES[kind](np.random.default_rng(0), d, np.float32)
+    return gj.Gaussian(jnp.arange(d, dtype=np.float32) / d, cov), jnp.linspace(-1.0, 1.0, d)
+
+
+@pytest.mark.parametrize(("kind", "name"), ALL)
+def test_jit_agrees_with_eager_and_traces_once(kind, name):
+    g, x = make(kind)
+    function = FUNCTIONS[name]
+    traced = jax.jit(chex.assert_max_traces(function, n=1))
+    chex.clear_trace_counter()
+    for scale in (1.0, 2.0):
+        expected = function(g, scale * x)
+        np.testing.assert_allclose(traced(g, scale * x), expected, rtol=2e-5, atol=2e-6)
+
+
+@pytest.mark.parametrize(("kind", "name"), [pair for pair in ALL if "sample" not in pair[1]])
+def test_vmap_agrees_with_a_loop_and_with_native_batches(kind, name):
+    g, x = make(kind)
+    function = FUNCTIONS[name]
+    gs = jax.tree.map(lambda leaf: jnp.stack([leaf, 1.5 * leaf]), g)
+    xs = jnp.stack([x, 0.5 * x])
+    each = [function(jax.tree.map(lambda leaf, i=i: leaf[i], gs), xs[i]) for i in range(2)]
+    expected = np.stack(each)
+    np.testing.assert_allclose(jax.vmap(function)(gs, xs), expected, rtol=2e-5, atol=2e-6)
+    np.testing.assert_allclose(function(gs, xs), expected, rtol=2e-5, atol=2e-6)
+    shared = jax.vmap(function, (None, 0))(g, xs)
+    np.testing.assert_allclose(shared[0], expected[0], rtol=2e-5, atol=2e-6)
+    nested = jax.vmap(jax.vmap(function, (0, None)), (None, 0))(gs, xs)
+    np.testing.assert_allclose(nested[1, 1], expected[1], rtol=2e-5, atol=2e-6)
+
+
+@pytest.mark.parametrize(("kind", "name"), ALL)
+def test_forward_and_reverse_derivatives_agree(kind, name):
+    g, x = make(kind)
+
+    def total(g, x):
+        return jnp.sum(jnp.sin(FUNCTIONS[name](g, x)))
+
+    forward, reverse = jax.jacfwd(total, (0, 1))(g, x), jax.jacrev(total, (0, 1))(g, x)
+    size = max(float(jnp.max(jnp.abs(leaf))) for leaf in jax.tree.leaves(reverse))
+    chex.assert_trees_all_close(forward, reverse, atol=1e-5 * (1 + size))
+
+
+def equations(jaxpr):
+    for equation in jaxpr.eqns:
+        yield equation
+        for value in equation.params.values():
+            for inner in jax.tree.leaves(
+                value, is_leaf=lambda v: isinstance(v, core.Jaxpr | core.ClosedJaxpr)
+            ):
+                if isinstance(inner, core.ClosedJaxpr):
+                    inner = inner.jaxpr
+                if isinstance(inner, core.Jaxpr):
+                    yield from equations(inner)
+
+
+@pytest.mark.parametrize("d", [3, 17])
+@pytest.mark.parametrize("kind", STRUCTURES)
+def test_every_product_is_at_full_precision_and_no_setting_changes_it(kind, d):
+    """How a CPU sees the TF32 trap: a default product would follow the setting."""
+    g, x = make(kind, d)
+    highest = (jax.lax.Precision.HIGHEST,) * 2
+    for function in FUNCTIONS.values():
+        programs = [
+            function,
+            jax.grad(lambda g, x, f=function: jnp.sum(f(g, x)), (0, 1)),
+            lambda g, x, f=function: jax.jvp(f, (g, x), (g, x)),
+        ]
+        for program in programs:
+            jaxpr = jax.make_jaxpr(program)(g, x)
+            dots = [e for e in equations(jaxpr.jaxpr) if e.primitive.name == "dot_general"]
+            assert all(dot.params["precision"] == highest for dot in dots)
+
+
+def test_the_walk_over_a_program_finds_a_default_product():
+    jaxpr = jax.make_jaxpr(jax.jit(lambda x: jax.lax.map(lambda y: y @ y.T, x)))(
+        jnp.ones((2, 3, 3))
+    )
+    dots = [e for e in equations(jaxpr.jaxpr) if e.primitive.name == "dot_general"]
+    assert [dot.params["precision"] for dot in dots] == [None]
+
+
+@pytest.mark.parametrize("kind", STRUCTURES)
+def test_a_gaussian_is_a_carry_of_scan_and_passes_cond_while_and_checkpoint(kind):
+    g, x = make(kind)
+
+    def step(g, x):
+        value = gj.log_prob(g, x)
+        return jax.tree.map(lambda leaf: 1.01 * leaf, g), value
+
+    last, values = jax.lax.scan(step, g, jnp.stack([x, x, x]))
+    assert jax.tree.structure(last) == jax.tree.structure(g)
+    np.testing.assert_allclose(values[0], gj.log_prob(g, x), rtol=1e-5)
+    _, again = jax.lax.while_loop(
+        lambda s: s[0] < 3, lambda s: (s[0] + 1, step(s[1], x)[0]), (0, g)
+    )
+    chex.assert_trees_all_close(again, last, rtol=1e-6)
+    chosen = jax.lax.cond(True, lambda g: gj.entropy(g), lambda g: gj.log_prob(g, x), g)
+    np.testing.assert_allclose(chosen, gj.entropy(g), rtol=1e-6)
+    saved = jax.grad(jax.checkpoint(gj.log_prob), 1)(g, x)
+    np.testing.assert_allclose(saved, jax.grad(gj.log_prob, 1)(g, x), rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", STRUCTURES)
+def test_a_tree_of_anything_unflattens(kind):
+    g, _ = make(kind)
+    shapes = jax.tree.map(jnp.shape, g)
+    assert type(shapes.cov) is type(g.cov)
+    assert jax.tree.leaves(jax.tree.map(lambda _: None, g)) == []
+    paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(g)]
+    assert paths[0] == ".mean"
+
+
+@pytest.mark.parametrize("kind", STRUCTURES)
+@pytest.mark.parametrize("d", [3, 17])
+def test_nothing_trips_over_hostile_settings(kind, d):
+    g, x = make(kind, d)
+    with jax.debug_nans(True), jax.checking_leaks(), jax.debug_key_reuse(True):
+        key = jax.random.key(1)
+        gj.sample(key, g)
+        jax.grad(gj.kl_divergence)(g, gj.standard(d))
+        jax.jit(gj.log_prob)(g, x)
+
+
+def test_arguments_may_be_donated():
+    g, x = make("cholesky")
+    expected = gj.score(g, x)
+    np.testing.assert_allclose(
+        jax.jit(gj.score, donate_argnums=1)(g, jnp.copy(x)), expected, rtol=1e-6
+    )
+
+
+EXPORTED = """
+import sys, jax, jax.numpy as jnp
+exported = jax.export.deserialize(open(sys.argv[1], "rb").read())
+d = int(sys.argv[2])
+print(float(jnp.sum(exported.call(jnp.ones((4, d)), 2 * jnp.broadcast_to(jnp.eye(d), (4, d, d))))))
+"""
+
+
+@pytest.mark.parametrize("d", [3, 17])
+def test_an_exported_program_runs_in_a_fresh_process(tmp_path, d):
+    def program(mean, matrix):
+        return gj.kl_divergence(gj.from_covariance(mean, matrix), gj.standard(d))
+
+    from jax import export
+
+    arguments = jnp.ones((4, d)), 2 * jnp.broadcast_to(jnp.eye(d), (4, d, d))
+    path = tmp_path / "program"
+    path.write_bytes(export.export(jax.jit(program))(*arguments).serialize())
+    script = "import jax.export\n" + EXPORTED
+    result = subprocess.run(
+        [sys.executable, "-c", script, path, str(d)],
+        capture_output=True, text=True, check=True, timeout=100,
+    )  # fmt: skip
+    np.testing.assert_allclose(float(result.stdout), np.sum(program(*arguments)), rtol=1e-5)
+
+
+def test_a_batch_never_becomes_a_batch_of_lapack_calls_on_a_cpu():
+    """jaxlib up to 0.10.2 can deadlock in two batched LAPACK calls at once (`linalg/lapack.py`)."""
+    d = 17
+    matrices = jnp.broadcast_to(jnp.eye(d), (5, d, d))
+    functions = [
+        linalg.cholesky,
+        linalg.symmetric_sqrt,
+        lambda m: linalg.factor_of_sum(m, m),
+        lambda m: linalg.solve_lower(m, m),
+        lambda m: gj.kl_divergence(
+            gj.Gaussian(jnp.zeros(d), gj.Cholesky(m)),
+            gj.Gaussian(jnp.ones(d), gj.PrecisionCholesky(m)),
+        ),
+    ]
+    for function in functions:
+        for program in (
+            function,
+            jax.vmap(function),
+            jax.grad(lambda m, f=function: jnp.sum(f(m))),
+        ):
+            text = jax.jit(program).lower(matrices).compile().as_text()
+            calls = [line for line in text.splitlines() if "lapack_" in line]
+            assert calls
+            assert not any("[5," in line.split("custom-call")[0] for line in calls), calls
