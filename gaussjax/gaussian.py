@@ -161,7 +161,7 @@ def sample(key: Array, g: Gaussian, shape: tuple[int, ...] = ()) -> Float[Array,
     >>> sample(jax.random.key(0), standard(2), (3,)).shape
     (3, 2)
     """
-    return color(g, _noise(key, g, shape)).astype(result_dtype(g))
+    return color(*_widened_and_noise(key, g, shape)).astype(result_dtype(g))
 
 
 def sample_and_log_prob(
@@ -175,9 +175,9 @@ def sample_and_log_prob(
     >>> bool(jnp.allclose(value, log_prob(standard(2), x)))
     True
     """
-    noise = _noise(key, g, shape)
+    wide, noise = _widened_and_noise(key, g, shape)
     dtype = result_dtype(g)
-    return color(g, noise).astype(dtype), _log_prob_of_noise(g, noise).astype(dtype)
+    return color(wide, noise).astype(dtype), _log_prob_of_noise(wide, noise).astype(dtype)
 
 
 @lift_events
@@ -369,10 +369,13 @@ def _log_prob_of_noise(g: Gaussian, noise: Array) -> Array:
     return _log_density(g.cov, jnp.sum(jnp.square(noise)))
 
 
-def _noise(key: Array, g: Gaussian, shape: Any) -> Array:
+def _widened_and_noise(key: Array, g: Gaussian, shape: Any) -> tuple[Gaussian, Array]:
+    """The Gaussian in the dtype to compute in, and standard normals for samples of it."""
     _checks.random_key(key)
+    dtype = working_dtype(result_dtype(g))
     full = (*_checks.sample_shape(shape), *batch_shape(g), g.dim)
-    return jax.random.normal(key, full, working_dtype(result_dtype(g)))
+    wide = jax.tree.map(lambda x: _checks.real_array("g", x).astype(dtype), g)
+    return wide, jax.random.normal(key, full, dtype)
 
 
 def _mean_and_matrix(mean: Any, name: str, matrix: Any) -> tuple[Array, Array]:
