@@ -24,9 +24,14 @@ from gaussjax.linalg.triangular import solve
 
 def divergence_of_roots(a: Array, b: Array, shift: Float[Array, " d"], /) -> Float[Array, ""]:
     """D(A, B) + ‖K⁻¹v‖² of two triangular roots. O(d) for two diagonals, else O(d³)"""
-    diagonals = [x if x.ndim == 1 else jnp.diagonal(x) for x in (a, b)]
-    valid = jnp.all(jnp.minimum(*diagonals) > 0)  # the ratio of two negative entries looks fine
-    return jnp.where(valid, _divergence(a, b, shift), jnp.nan)
+    if a.ndim == b.ndim == 1:
+        return _sum_of_ratios((a - b) / b, b) + jnp.sum(jnp.square(shift / b))
+    a, b = (jnp.diag(x) if x.ndim == 1 else x for x in (a, b))
+    if a.shape[-1] <= small.LIMIT:
+        return _small_divergence(a, b, shift)
+    e, w = _relative(a, b, shift)
+    strict = jnp.sum(jnp.square(jnp.tril(e, -1)))
+    return _sum_of_ratios(jnp.diagonal(e), jnp.diagonal(b)) + strict + jnp.sum(jnp.square(w))
 
 
 def divergence_of_ratio(ratio: Float[Array, "d d"], logdet: Array) -> Float[Array, ""]:
@@ -41,17 +46,6 @@ def divergence_of_ratio(ratio: Float[Array, "d d"], logdet: Array) -> Float[Arra
     one, zero = jnp.ones(d, lower.dtype), jnp.zeros(d, lower.dtype)
     far_value = jnp.sum(jnp.square(ratio)) - d - logdet
     return jnp.where(near, divergence_of_roots(lower, one, zero), far_value)
-
-
-def _divergence(a: Array, b: Array, shift: Array) -> Array:
-    if a.ndim == b.ndim == 1:
-        return _sum_of_ratios((a - b) / b) + jnp.sum(jnp.square(shift / b))
-    a, b = (jnp.diag(x) if x.ndim == 1 else x for x in (a, b))
-    if a.shape[-1] <= small.LIMIT:
-        return _small_divergence(a, b, shift)
-    e, w = _relative(a, b, shift)
-    strict = jnp.sum(jnp.square(jnp.tril(e, -1)))
-    return _sum_of_ratios(jnp.diagonal(e)) + strict + jnp.sum(jnp.square(w))
 
 
 def _relative(a: Array, b: Array, shift: Array) -> tuple[Array, Array]:
@@ -103,7 +97,9 @@ def _gradients_by_solves(a: Array, b: Array, shift: Array) -> tuple[Array, Array
     return h + jnp.diag(r / jnp.diagonal(a)), grad_b, u
 
 
-def _sum_of_ratios(r: Array) -> Array:
+def _sum_of_ratios(r: Array, b: Array) -> Array:
+    """Σ (rᵢ² + 2(rᵢ − log(1 + rᵢ))); NaN unless b is positive: two wrong signs look right."""
+    r = jnp.where(b > 0, r, jnp.nan)
     return jnp.sum(jnp.square(r) + 2 * _minus_log1p(r))
 
 
@@ -122,7 +118,7 @@ def _minus_log1p(x: Array) -> Array:
     series = jnp.full_like(x, 1 / (2 * terms + 1))
     for k in reversed(range(3, 2 * terms, 2)):
         series = 1 / k + z * series
-    return jnp.where(near, x * s - 2 * s * z * series, x - jnp.log1p(x))
+    return jnp.where(near, x * s - 2 * s * z * series, x - jnp.log(1 + x))  # cheaper than log1p
 
 
 @_minus_log1p.defjvp

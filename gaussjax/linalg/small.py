@@ -3,9 +3,9 @@
 XLA hands a batch of small factorisations to LAPACK one matrix at a time. Written out as scalar
 operations over a static d, and mapped over the batch by `vmap`, they fuse into a few passes.
 
-Two habits decide the speed. A quotient is written `s / l`, not `s * (1 / l)`: XLA materialises a
-division that several others use, where it would compute a product again in each of them. And a
-result is a sum of scalars where it can be, since stacking scalars into a matrix costs a pass.
+Two habits decide the speed. XLA materialises a quotient that several others use, and computes a
+product again in each. So results that are one sum of scalars multiply by reciprocals, and compile
+to a single pass; results with many entries divide, or they would repeat the work for each entry.
 
 All functions take one matrix, read only its lower triangle, and have no derivative of their own:
 the callers in this package define it in closed form.
@@ -74,20 +74,20 @@ def qr_triangle(matrix: Float[Array, "n d"]) -> Float[Array, "d d"]:
 
 def inv_quad(lower: Float[Array, "d d"], vector: Float[Array, " d"]) -> Float[Array, ""]:
     """‖L⁻¹ v‖²: the whitened vector is never stored."""
-    w = _forward(_entries(lower), _scalars(vector))
+    rows = _entries(lower)
+    w = _forward(rows, _scalars(vector), reciprocals=_reciprocals(rows))
     return sum((x * x for x in w), jnp.zeros((), vector.dtype))
 
 
 def relative(
     a: Float[Array, "d d"], b: Float[Array, "d d"], shift: Float[Array, " d"]
 ) -> tuple[list[Column], Column]:
-    """Columns of E = B⁻¹(A − B) for lower triangles, column j from row j on, and B⁻¹ shift."""
-    rows, other = _entries(b), _entries(a)
-    columns = [
-        _forward(rows, [other[i][j] - rows[i][j] for i in range(j, len(rows))], start=j)
-        for j in range(len(rows))
-    ]
-    return columns, _forward(rows, _scalars(shift))
+    """Columns of E = B⁻¹(A − B) for lower triangles, column j from row j on, and B⁻¹ shift.
+
+    To be summed up: it multiplies by reciprocals.
+    """
+    rows = _entries(b)
+    return _relative(_entries(a), rows, _scalars(shift), _reciprocals(rows))
 
 
 def divergence_gradients(
@@ -96,7 +96,7 @@ def divergence_gradients(
     """Halves of the gradients of the divergence of roots; `divergence.py` has the formula."""
     d = a.shape[-1]
     rows = _entries(b)
-    e, w = relative(a, b, shift)
+    e, w = _relative(_entries(a), rows, _scalars(shift))
     h = [_backward(rows, column, start=j) for j, column in enumerate(e)]  # H = B⁻ᵀE, lower part
     u = _backward(rows, w)
     grad_a: list[Column] = []
@@ -120,11 +120,30 @@ def _scalars(vector: Array) -> Column:
     return [vector[i] for i in range(vector.shape[-1])]
 
 
-def _forward(rows: list[Column], rhs: Column, start: int = 0) -> Column:
+def _reciprocals(rows: list[Column]) -> Column:
+    """1 / Lᵢᵢ, or NaN where that is not positive: two wrong signs must not make a right one."""
+    return [1 / jnp.where(row[-1] > 0, row[-1], jnp.nan) for row in rows]
+
+
+def _relative(
+    a: list[Column], b: list[Column], shift: Column, reciprocals: Column | None = None
+) -> tuple[list[Column], Column]:
+    d = len(b)
+    columns = [
+        _forward(b, [a[i][j] - b[i][j] for i in range(j, d)], start=j, reciprocals=reciprocals)
+        for j in range(d)
+    ]
+    return columns, _forward(b, shift, reciprocals=reciprocals)
+
+
+def _forward(
+    rows: list[Column], rhs: Column, *, start: int = 0, reciprocals: Column | None = None
+) -> Column:
     """L⁻¹ b for a b that is zero above row `start`."""
     out: Column = []
     for i, s in enumerate(rhs, start):
-        out.append(_minus_products(s, rows[i][start:i], out) / rows[i][i])
+        s = _minus_products(s, rows[i][start:i], out)
+        out.append(s / rows[i][i] if reciprocals is None else s * reciprocals[i])
     return out
 
 

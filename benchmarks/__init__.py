@@ -1,0 +1,1 @@
+"""Measurements beside other libraries: `make bench`. None of them is a test."""
