@@ -1,6 +1,6 @@
 """gaussjax: Gaussians in JAX, as pure functions over pytrees."""
 
-from gaussjax import linalg, parametrize, testing
+from gaussjax import checks, linalg, parametrize, testing
 from gaussjax.covariances import (
     Cholesky,
     Covariance,
@@ -76,6 +76,7 @@ __all__ = [
     "kl_divergence",
     "logdet_divergence",
     # Modules
+    "checks",
     "linalg",
     "parametrize",
     "testing",

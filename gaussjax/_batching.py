@@ -72,10 +72,12 @@ def lift(*event_ranks: int) -> Callable[[F], F]:
 
     def decorate(function: F) -> F:
         count = len(event_ranks)
-        names = list(inspect.signature(function).parameters)[:count]
+        signature = inspect.signature(function)
+        names = list(signature.parameters)[:count]
 
         @functools.wraps(function)
         def lifted(*args: Any, **options: Any) -> Any:
+            signature.bind(*args, **options)  # says which argument is missing or too many
             arrays = [_checks.real_array(n, x) for n, x in zip(names, args[:count], strict=True)]
             for name, array, rank in zip(names, arrays, event_ranks, strict=True):
                 _checks.rank_at_least(name, array, rank)
@@ -96,12 +98,14 @@ def lift_events(function: F) -> F:
 
     The annotations say which; the first is a structure.
     """
-    parameters = inspect.signature(function).parameters
-    names = list(parameters)
-    structures = {n: p.annotation for n, p in parameters.items() if _is_class(p.annotation)}
+    signature = inspect.signature(function)
+    names = list(signature.parameters)
+    annotations = {name: p.annotation for name, p in signature.parameters.items()}
+    structures = {name: kind for name, kind in annotations.items() if _is_class(kind)}
 
     @functools.wraps(function)
-    def lifted(*args: Any, **options: Any) -> Any:
+    def lifted(*args: Any) -> Any:
+        signature.bind(*args)  # says which argument is missing or too many
         args = tuple(
             _checks.instance(n, x, structures[n]) if n in structures else _checks.real_array(n, x)
             for n, x in zip(names, args, strict=True)
@@ -114,7 +118,7 @@ def lift_events(function: F) -> F:
         leaves, dtype = in_working_precision(leaves)
 
         def core(*values: Array) -> Any:
-            return function(*jax.tree.unflatten(treedef, values), **options)
+            return function(*jax.tree.unflatten(treedef, values))
 
         return restore(over_leading_axes(core, leaves, leaf_ranks, owners), dtype)
 

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from catalogue import STRUCTURES, random_lower
+from jax.experimental import checkify
 
 import gaussjax as gj
 from gaussjax import linalg, parametrize
@@ -108,6 +109,8 @@ TYPES = {
         "shape must be a tuple of integers",
     ),
     "dimension of a float": (lambda: gj.standard(2.0), "dim must be an integer, got float"),
+    "argument missing": (lambda: gj.log_prob(G), "missing a required argument: 'x'"),
+    "argument too many": (lambda: gj.entropy(G, ZERO), "too many positional arguments"),
     "no Gaussian": (lambda: gj.log_prob(ZERO, ZERO), "g must be a Gaussian, got ndarray"),
 }
 
@@ -196,6 +199,20 @@ def test_a_bad_factor_is_refused_eagerly_and_nan_under_jit(construct, bad, sente
         values = jax.jit(lambda m, f=function: f(KEY, construct(ZERO, m)))(batch)
         assert np.all(np.isfinite(values[0]))
         assert np.all(np.isnan(values[1]))
+
+
+def test_checkify_names_the_first_bad_element_under_jit():
+    def program(matrix):
+        return gj.entropy(gj.checks.check_gaussian(gj.from_covariance(ZERO, matrix)))
+
+    checked = jax.jit(checkify.checkify(program))
+    batch = np.stack([[EYE, EYE], [EYE, INDEFINITE]])
+    error, _ = checked(batch)
+    with pytest.raises(ValueError, match=r"at batch index \(1,1,\) is not valid"):
+        error.throw()
+    error, value = checked(np.stack([[EYE, EYE], [EYE, EYE]]))
+    error.throw()
+    np.testing.assert_allclose(value, program(EYE), rtol=1e-6)
 
 
 def test_asymmetry_within_rounding_is_symmetrised():

@@ -1,0 +1,52 @@
+"""Value checks for use inside `jit`, by `jax.experimental.checkify`.
+
+Constructors see values only where they are concrete; under `jit` a bad matrix is NaN. A check says
+which one it was:
+
+>>> import jax
+>>> from jax.experimental import checkify
+>>> from gaussjax import entropy, from_variance
+>>> program = lambda variance: entropy(check_gaussian(from_variance([[0.0]], variance)))
+>>> error, _ = jax.jit(checkify.checkify(program))(jax.numpy.array([[1.0], [-1.0]]))
+>>> print(error.get().splitlines()[0])
+the Gaussian at batch index (1,) is not valid: ... (`check` failed)
+"""
+
+import jax.numpy as jnp
+from jax.experimental import checkify
+from jaxtyping import Array, Bool
+
+from gaussjax._batching import lift_events
+from gaussjax.gaussian import Gaussian
+
+
+def check_gaussian(g: Gaussian, /) -> Gaussian:
+    """The same Gaussian, checked: a finite mean, and a covariance with a finite log-determinant.
+
+    That is NaN where a constructor met a matrix that is not positive definite, a scale that is not
+    positive, or anything not finite. For functions that `checkify.checkify` transforms; the error
+    names the first bad element of the batch. O(d)
+
+    Raises:
+        ValueError: outside `checkify`, when the values are concrete and bad.
+
+    >>> from gaussjax import standard
+    >>> check_gaussian(standard(2)).dim
+    2
+    """
+    valid = _is_valid(g)
+    first = jnp.argmin(valid.ravel()) if valid.size else jnp.zeros((), int)
+    index = jnp.unravel_index(first, valid.shape) if valid.ndim else ()
+    where = f" at batch index ({''.join(f'{{i{n}}},' for n in range(valid.ndim))})"
+    checkify.check(
+        jnp.all(valid),
+        f"the Gaussian{where if valid.ndim else ''} is not valid: its mean is not finite, or its "
+        "covariance not finite and positive definite",
+        **{f"i{n}": i for n, i in enumerate(index)},
+    )
+    return g
+
+
+@lift_events
+def _is_valid(g: Gaussian) -> Bool[Array, "..."]:
+    return jnp.all(jnp.isfinite(g.mean)) & jnp.isfinite(g.cov.logdet())
