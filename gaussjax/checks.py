@@ -12,6 +12,8 @@ which one it was:
 the Gaussian at batch index (1,) is not valid: ... (`check` failed)
 """
 
+from typing import Any
+
 import jax.numpy as jnp
 from jax.experimental import checkify
 from jaxtyping import Array, Bool
@@ -37,12 +39,13 @@ def check_gaussian(g: Gaussian, /) -> Gaussian:
     valid = _is_valid(g)
     first = jnp.argmin(valid.ravel()) if valid.size else jnp.zeros((), int)
     index = jnp.unravel_index(first, valid.shape) if valid.ndim else ()
+    named: dict[str, Any] = {f"i{n}": i for n, i in enumerate(index)}
     where = f" at batch index ({''.join(f'{{i{n}}},' for n in range(valid.ndim))})"
     checkify.check(
         jnp.all(valid),
         f"the Gaussian{where if valid.ndim else ''} is not valid: its mean is not finite, or its "
         "covariance not finite and positive definite",
-        **{f"i{n}": i for n, i in enumerate(index)},
+        **named,
     )
     return g
 
