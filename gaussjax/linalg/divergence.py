@@ -61,14 +61,14 @@ def _relative(a: Array, b: Array, shift: Array) -> tuple[Array, Array]:
 @jax.custom_jvp
 def _small_divergence(a: Array, b: Array, shift: Array) -> Array:
     columns, w = small.relative(a, b, shift)
-    total = jnp.zeros((), a.dtype)
-    for x in w:
-        total = total + jnp.square(x)
-    for column in columns:
-        total = total + jnp.square(column[0]) + 2 * _minus_log1p(column[0])
-        for x in column[1:]:
-            total = total + jnp.square(x)
+    total = _sum_of_squares(w, a)
+    for column in columns:  # column by column: the rounding of one long sum would show
+        total = total + (_sum_of_squares(column, a) + 2 * _minus_log1p(column[0]))
     return total
+
+
+def _sum_of_squares(scalars: list[Array], like: Array) -> Array:
+    return sum((jnp.square(x) for x in scalars), jnp.zeros((), like.dtype))
 
 
 @_small_divergence.defjvp
