@@ -1,9 +1,11 @@
 """The command line: train, report, resume; Ctrl-C saves and stops."""
 
 import json
+import shutil
 import signal
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import tyro
 from rich.console import Console
@@ -46,11 +48,14 @@ def main(config: Config) -> None:
 def _first_state(config: Config, trainer: Trainer, console: Console) -> State:
     start = trainer.start()
     if config.resume:
+        _refuse_other_settings(config)
         state = checkpoint.load_newest(_checkpoints(config), start)
         if state is not None:
+            report.drop_metrics_after(_metrics(config), int(state.epoch))
             console.print(f"Going on from epoch {int(state.epoch)}.")
             return state
         console.print("No good checkpoint to go on from: starting anew.")
+    shutil.rmtree(_checkpoints(config), ignore_errors=True)  # of another run: not to be resumed
     _metrics(config).unlink(missing_ok=True)
     return start
 
@@ -89,8 +94,22 @@ def _report(
 
 
 def _write_config(config: Config) -> None:
-    values = {name: str(x) if isinstance(x, Path) else x for name, x in vars(config).items()}
-    (config.out_dir / "config.json").write_text(json.dumps(values, indent=1))
+    (config.out_dir / "config.json").write_text(json.dumps(_values(config), indent=1))
+
+
+def _refuse_other_settings(config: Config) -> None:
+    """A run goes on as it began; only paths and how it is evaluated may change."""
+    path = config.out_dir / "config.json"
+    saved = json.loads(path.read_text()) if path.exists() else {}
+    free = {"out_dir", "data_dir", "resume", "eval_samples", "eval_every"}
+    for name, value in _values(config).items():
+        if name not in free and saved.get(name, value) != value:
+            flag = f"--{name.replace('_', '-')}"
+            raise SystemExit(f"--resume needs {flag} {saved[name]} as before, got {value}.")
+
+
+def _values(config: Config) -> dict[str, Any]:
+    return {name: str(x) if isinstance(x, Path) else x for name, x in vars(config).items()}
 
 
 def _checkpoints(config: Config) -> Path:

@@ -4,6 +4,17 @@ import dataclasses
 from pathlib import Path
 from typing import Literal
 
+AT_LEAST_ONE = (
+    "latents",
+    "hidden",
+    "epochs",
+    "batch_size",
+    "iwae_k",
+    "max_bad_batches",
+    "eval_samples",
+    "eval_every",
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class Config:
@@ -18,21 +29,27 @@ class Config:
     resume: bool = False
     """Go on from the newest good checkpoint in --out-dir."""
     seed: int = 0
+    """Seed of the parameters, the order of the data and the noise."""
 
     posterior: Literal["diagonal", "full"] = "full"
     """Covariance of q(z|x)."""
     prior: Literal["standard", "learned"] = "standard"
     """N(0, I), or a Gaussian with a learned mean and full covariance."""
     latents: int = 16
+    """Dimensions of z."""
     hidden: int = 256
     """Width of the two hidden layers of encoder and decoder."""
 
     epochs: int = 300
+    """Passes over the training images; the learning rate's schedule depends on it."""
     batch_size: int = 64
+    """Images in a step; what is left of an epoch's order is dropped."""
     learning_rate: float = 1e-3
+    """Largest learning rate of AdamW."""
     warmup_epochs: int = 5
     """Linear warm-up of the learning rate; a cosine takes it down to zero after that."""
     weight_decay: float = 0.1
+    """Decoupled weight decay of AdamW."""
     clip_norm: float = 10.0
     """Global norm that gradients are clipped to."""
     beta_epochs: int = 10
@@ -40,7 +57,9 @@ class Config:
     free_bits: float = 0.0
     """Nats of rate that cost nothing."""
     iwae_k: int = 1
-    """Samples of the importance-weighted bound that is trained; 1 is the ELBO."""
+    """Samples of the importance-weighted bound that is trained; 1 is the ELBO.
+
+    Above 1, --beta-epochs and --free-bits have no effect: the bound has no separate rate."""
     max_bad_batches: int = 20
     """Consecutive batches with a gradient that is not finite before the run gives up."""
 
@@ -48,3 +67,10 @@ class Config:
     """Samples of the importance-weighted estimate of the NLL."""
     eval_every: int = 10
     """Epochs between two evaluations and checkpoints."""
+
+    def __post_init__(self) -> None:
+        """Refuses sizes below one, before anything is compiled."""
+        for name in AT_LEAST_ONE:
+            if getattr(self, name) < 1:
+                flag = f"--{name.replace('_', '-')}"
+                raise SystemExit(f"{flag} must be at least 1, got {getattr(self, name)}.")

@@ -45,10 +45,11 @@ def load(name: str, data_dir: Path | None) -> Dataset:
     if name == "digits":
         return digits()
     if data_dir is None:
+        names = "\n  ".join(MNIST_MD5)
         raise SystemExit(
-            "--data mnist needs --data-dir: a folder with the four MNIST files\n  "
-            + "\n  ".join(MNIST_MD5)
-            + "\nas Y. LeCun, C. Cortes and C. Burges published them. They are not downloaded here."
+            f"--data mnist needs --data-dir: a folder with the four MNIST files\n  {names}\n"
+            "as Y. LeCun, C. Cortes and C. Burges published them. They are not downloaded here;\n"
+            "they are at yann.lecun.com/exdb/mnist and its mirrors. Checksums are verified."
         )
     return mnist(data_dir)
 

@@ -36,6 +36,12 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
     return rows
 
 
+def drop_metrics_after(path: Path, epoch: int) -> None:
+    """Forgets what a run did after the checkpoint that it goes on from."""
+    rows = [row for row in read_metrics(path) if row["epoch"] <= epoch]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
 def protocol(config: Config, data: Dataset) -> str:
     """The line without which the numbers mean nothing."""
     return (
@@ -47,13 +53,14 @@ def protocol(config: Config, data: Dataset) -> str:
 
 def print_table(console: Console, result: Evaluation, config: Config, data: Dataset) -> None:
     """Test figures, and the protocol below them."""
-    table = Table(title="Test set", caption=protocol(config, data))
+    table = Table(title="Test set")
     for heading in ("−ELBO", "NLL", "rate", "active units"):
         table.add_column(heading, justify="right")
     figures = (result.negative_elbo, result.nll, result.rate)
     units = f"{int(result.active_units)} of {config.latents}"
     table.add_row(*(f"{float(x):.2f}" for x in figures), units)
     console.print(table)
+    console.print(protocol(config, data))
 
 
 def save_pictures(folder: Path, model: VAE, data: Dataset, metrics: list[dict]) -> None:

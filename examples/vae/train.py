@@ -49,6 +49,8 @@ def make_trainer(config: Config, data: Dataset) -> Trainer:
     model = VAE(config, pixels, data.trials, rngs=nnx.Rngs(config.seed))
     graph, params = nnx.split(model, nnx.Param)
     batches = len(data.train) // config.batch_size
+    if batches == 0:
+        raise SystemExit(f"--batch-size must be at most {len(data.train)}, the training images.")
     optimizer = make_optimizer(config, batches)
     train, test = jnp.asarray(data.train), jnp.asarray(data.test)
 

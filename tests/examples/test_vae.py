@@ -96,6 +96,30 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_last_good_one(
     assert "Passing over the checkpoint epoch_00000004" in capsys.readouterr().out
 
 
+def test_a_new_run_leaves_nothing_of_an_old_one_to_resume(tmp_path, capsys):
+    run_in(tmp_path)
+    run_in(tmp_path, epochs=2, seed=5)
+    names = [path.name for path in (tmp_path / "checkpoints").iterdir()]
+    assert names == ["epoch_00000002"]
+    run_in(tmp_path, epochs=2, seed=5, resume=True)
+    assert "Going on from epoch 2" in capsys.readouterr().out
+    rows = report.read_metrics(tmp_path / "metrics.jsonl")
+    assert [row["epoch"] for row in rows] == [1, 2]
+    with pytest.raises(SystemExit, match="--resume needs --seed 5 as before, got 6"):
+        run_in(tmp_path, epochs=2, seed=6, resume=True)
+
+
+@pytest.mark.parametrize("name", ["latents", "epochs", "batch_size", "eval_every", "iwae_k"])
+def test_a_size_below_one_is_refused(name):
+    with pytest.raises(SystemExit, match="must be at least 1, got 0"):
+        dataclasses.replace(TINY, **{name: 0})
+
+
+def test_a_batch_larger_than_the_data_is_refused():
+    with pytest.raises(SystemExit, match="at most 1437"):
+        make_trainer(dataclasses.replace(TINY, batch_size=5000), data.digits())
+
+
 def test_without_a_good_checkpoint_a_resumed_run_says_so(tmp_path, capsys):
     run_in(tmp_path, resume=True, epochs=1)
     assert "No good checkpoint" in capsys.readouterr().out
