@@ -64,16 +64,18 @@ def _train(config: Config, trainer: Trainer, state: State, console: Console) -> 
     interrupt = Interrupt()
     with Progress(console=console) as progress:
         task = progress.add_task("compiling", total=config.epochs, completed=int(state.epoch))
-        while int(state.epoch) < config.epochs and not interrupt.asked:
+        last = int(state.epoch) >= config.epochs
+        while not last:
             state, metrics = trainer.epoch(state)
             epoch = int(state.epoch)
+            last = epoch == config.epochs or interrupt.asked  # read once: what stops is saved
             if int(metrics.consecutive_skipped) >= config.max_bad_batches:
                 raise SystemExit(
                     f"Gradients of the last {int(metrics.consecutive_skipped)} batches were not "
                     f"finite (epoch {epoch}): giving up. Try a smaller --learning-rate."
                 )
             row = {name: float(value) for name, value in metrics._asdict().items()}
-            if epoch % config.eval_every == 0 or epoch == config.epochs or interrupt.asked:
+            if epoch % config.eval_every == 0 or last:
                 result = trainer.evaluate(state)
                 row |= {f"test_{name}": float(x) for name, x in result._asdict().items()}
                 checkpoint.save(_checkpoints(config), state)

@@ -177,6 +177,20 @@ def test_ctrl_c_saves_and_exits_cleanly(tmp_path):
     assert len(list((tmp_path / "checkpoints").glob("epoch_*"))) == 1
 
 
+def test_ctrl_c_after_the_decision_to_save_leaves_a_checkpoint(tmp_path, monkeypatch):
+    append = report.append_metrics
+
+    def interrupted(*arguments, **row):
+        append(*arguments, **row)
+        if row["epoch"] == 1:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(report, "append_metrics", interrupted)
+    config = run_in(tmp_path, epochs=1000, eval_every=1000)
+    saved = newest(config)
+    assert saved is not None and int(saved.epoch) == 2
+
+
 def test_help_lists_every_choice():
     result = subprocess.run(command("--help"), cwd=ROOT, capture_output=True, text=True, check=True)
     for field in dataclasses.fields(Config):
