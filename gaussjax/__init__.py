@@ -1,12 +1,35 @@
 """gaussjax: Gaussians in JAX, as pure functions over pytrees."""
 
 from gaussjax import checks, linalg, parametrize, testing
+from gaussjax.constructors import (
+    from_banded_precision,
+    from_block_diagonal,
+    from_cholesky,
+    from_circulant,
+    from_covariance,
+    from_kronecker,
+    from_low_rank,
+    from_precision,
+    from_scale,
+    from_toeplitz,
+    from_variance,
+    standard,
+)
 from gaussjax.covariances import (
+    BandedPrecision,
+    BlockDiagonal,
     Cholesky,
+    Circulant,
     Covariance,
     Diagonal,
     Isotropic,
+    Kronecker,
+    LowRank,
     PrecisionCholesky,
+    Scaled,
+    StackedBlocks,
+    Sum,
+    Toeplitz,
 )
 from gaussjax.divergences import cross_entropy, kl_divergence, logdet_divergence
 from gaussjax.gaussian import (
@@ -17,11 +40,6 @@ from gaussjax.gaussian import (
     covariance,
     dim,
     entropy,
-    from_cholesky,
-    from_covariance,
-    from_precision,
-    from_scale,
-    from_variance,
     log_prob,
     mahalanobis,
     mean,
@@ -29,27 +47,56 @@ from gaussjax.gaussian import (
     sample,
     sample_and_log_prob,
     score,
-    standard,
     stddev,
     variance,
     whiten,
+)
+from gaussjax.missing import condition_where, impute, log_prob_observed
+from gaussjax.observations import Posterior, Product, joint, observe, product
+from gaussjax.transforms import (
+    add,
+    affine,
+    concatenate,
+    condition,
+    convolve,
+    marginal,
+    scale_by,
+    shift,
+    stack,
+    take,
+    trace_solve,
 )
 
 __version__ = "0.1.0"
 
 __all__ = [
     # Structures
+    "BandedPrecision",
+    "BlockDiagonal",
     "Cholesky",
+    "Circulant",
     "Covariance",
     "Diagonal",
     "Isotropic",
+    "Kronecker",
+    "LowRank",
     "PrecisionCholesky",
+    "Scaled",
+    "StackedBlocks",
+    "Sum",
+    "Toeplitz",
     # Gaussians
     "Gaussian",
+    "from_banded_precision",
+    "from_block_diagonal",
     "from_cholesky",
+    "from_circulant",
     "from_covariance",
+    "from_kronecker",
+    "from_low_rank",
     "from_precision",
     "from_scale",
+    "from_toeplitz",
     "from_variance",
     "standard",
     # Samples
@@ -75,6 +122,28 @@ __all__ = [
     "cross_entropy",
     "kl_divergence",
     "logdet_divergence",
+    # Covariances
+    "add",
+    "trace_solve",
+    # Gaussian in, Gaussian out
+    "Posterior",
+    "Product",
+    "affine",
+    "concatenate",
+    "condition",
+    "condition_where",
+    "convolve",
+    "joint",
+    "marginal",
+    "observe",
+    "product",
+    "scale_by",
+    "shift",
+    "stack",
+    "take",
+    # Missing data
+    "impute",
+    "log_prob_observed",
     # Modules
     "checks",
     "linalg",

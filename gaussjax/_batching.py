@@ -11,7 +11,7 @@ from typing import Any, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
+from jaxtyping import Array, Bool, Int
 
 from gaussjax import _checks
 from gaussjax._struct import is_structure, ranks
@@ -38,9 +38,12 @@ def over_leading_axes(
 
 
 def in_working_precision(leaves: Sequence[Array]) -> tuple[list[Array], jnp.dtype]:
-    """Leaves in one common dtype, at least float32, and the dtype that results go back to."""
-    dtype = jnp.result_type(*leaves)
-    return [x.astype(working_dtype(dtype)) for x in leaves], dtype
+    """Real leaves in one dtype, at least float32, and the dtype that results go back to."""
+    floating = [jnp.issubdtype(x.dtype, jnp.floating) for x in leaves]
+    dtype = jnp.result_type(*(x for x, real in zip(leaves, floating, strict=True) if real))
+    wide = working_dtype(dtype)
+    cast_leaves = [x.astype(wide) if f else x for x, f in zip(leaves, floating, strict=True)]
+    return cast_leaves, dtype
 
 
 def working_dtype(dtype: jnp.dtype) -> jnp.dtype:
@@ -94,51 +97,78 @@ def lift(*event_ranks: int) -> Callable[[F], F]:
 
 
 def lift_events(function: F) -> F:
-    """Decorator: each argument is a structure with a `dim`, or vectors of that size.
+    """Decorator: the annotations of the arguments say which axes are event axes.
 
-    The annotations say which; the first is a structure.
+    Each argument is a structure, or an array whose last axes are those named in its annotation. A
+    structure's dimension is called `d`, or `m` in `Annotated[Gaussian, "m"]`; axes of one name have
+    one size. Keyword arguments are static.
     """
+    parameters = inspect.signature(function).parameters.values()
+    positional = [p for p in parameters if p.kind is not inspect.Parameter.KEYWORD_ONLY]
+    names = [p.name for p in positional]
+    kinds = [p.annotation for p in positional]
     signature = inspect.signature(function)
-    names = list(signature.parameters)
-    annotations = {name: p.annotation for name, p in signature.parameters.items()}
-    structures = {name: kind for name, kind in annotations.items() if _is_class(kind)}
 
     @functools.wraps(function)
-    def lifted(*args: Any) -> Any:
-        signature.bind(*args)  # says which argument is missing or too many
-        args = tuple(
-            _checks.instance(n, x, structures[n]) if n in structures else _checks.real_array(n, x)
-            for n, x in zip(names, args, strict=True)
-        )
-        _same_dimension(names, args)
+    def lifted(*args: Any, **options: Any) -> Any:
+        signature.bind(*args, **options)  # says which argument is missing or too many
+        args = tuple(_argument(n, x, k) for n, x, k in zip(names, args, kinds, strict=True))
+        _same_dimension(names, args, kinds)
         leaves, treedef = jax.tree.flatten(args)
-        leaf_ranks = [r for x in args for r in (ranks(x) if is_structure(x) else [1])]
+        leaf_ranks = [
+            rank
+            for x, kind in zip(args, kinds, strict=True)
+            for rank in (ranks(x) if is_structure(x) else [len(_event_axes(kind))])
+        ]
         owners = [n for n, x in zip(names, args, strict=True) for _ in jax.tree.leaves(x)]
-        leaves = [_checks.real_array(n, x) for n, x in zip(owners, leaves, strict=True)]
         leaves, dtype = in_working_precision(leaves)
 
         def core(*values: Array) -> Any:
-            return function(*jax.tree.unflatten(treedef, values))
+            return function(*jax.tree.unflatten(treedef, values), **options)
 
         return restore(over_leading_axes(core, leaves, leaf_ranks, owners), dtype)
 
     return cast(F, lifted)
 
 
-def _is_class(annotation: Any) -> bool:
-    """Whether an annotation is a class of ours, and not an array type."""
-    return annotation is not Array and not hasattr(annotation, "array_type")
+def _argument(name: str, value: Any, kind: Any) -> Any:
+    """An argument as its annotation says: a structure of real leaves, or an array."""
+    if not _is_array(kind):
+        value = _checks.instance(name, value, getattr(kind, "__origin__", kind))
+        return jax.tree.map(functools.partial(_checks.real_array, name), value)
+    kinds_of_array = {Bool: _checks.bool_array, Int: _checks.index_array}
+    array = kinds_of_array.get(kind.dtype, _checks.real_array)(name, value)
+    _checks.rank_at_least(name, array, len(_event_axes(kind)))
+    return array
 
 
-def _same_dimension(names: list[str], args: tuple[Any, ...]) -> None:
+def _is_array(annotation: Any) -> bool:
+    return hasattr(annotation, "array_type")
+
+
+def _event_axes(annotation: Any) -> list[str]:
+    """Names of an array's event axes, or of a structure's dimension."""
+    if _is_array(annotation):
+        return [axis for axis in annotation.dim_str.split() if axis != "..."]
+    return list(getattr(annotation, "__metadata__", ["d"]))
+
+
+def _same_dimension(names: list[str], args: tuple[Any, ...], kinds: list[Any]) -> None:
     """Event sizes never broadcast: `x` of shape (n, 1) is no vector of two dimensions."""
-    whose, dim = names[0], args[0].dim
-    for name, x in zip(names, args, strict=True):
-        if not is_structure(x):
-            _checks.rank_at_least(name, x, 1)
-            _checks.same_dim(name, x.shape[-1], x.shape, dim, whose)
-        elif x.dim != dim:
-            raise ValueError(f"{name} must have dimension {dim} like {whose}, got {x.dim}.")
+    sizes: dict[str, tuple[str, int]] = {}  # of each axis, from the first structure that has it
+    for name, x, kind in zip(names, args, kinds, strict=True):
+        if not _is_array(kind):
+            whose, size = sizes.setdefault(_event_axes(kind)[0], (name, x.dim))
+            if x.dim != size:
+                raise ValueError(f"{name} must have dimension {size} like {whose}, got {x.dim}.")
+    for name, x, kind in zip(names, args, kinds, strict=True):
+        axes = _event_axes(kind)
+        if _is_array(kind) and axes and axes[-1] in sizes:
+            whose, size = sizes[axes[-1]]
+            _checks.same_dim(name, x.shape[-1], x.shape, size, whose)
+        if _is_array(kind) and len(axes) == 2 and axes[0] in sizes:
+            whose, size = sizes[axes[0]]
+            _checks.same_rows(name, x.shape, size, whose)
 
 
 def _squeezed(x: Array, batch: tuple[int, ...]) -> Array:

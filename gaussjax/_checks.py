@@ -31,6 +31,22 @@ def real_array(name: str, value: Any) -> Array:
     raise TypeError(f"{name} must be a real array, got dtype {dtype}.")
 
 
+def bool_array(name: str, value: Any) -> Array:
+    """`value` as an array of booleans."""
+    array = jnp.asarray(value)
+    if array.dtype != bool:
+        raise TypeError(f"{name} must be an array of booleans, got dtype {array.dtype}.")
+    return array
+
+
+def index_array(name: str, value: Any) -> Array:
+    """`value` as an array of integers."""
+    array = jnp.asarray(value)
+    if not jnp.issubdtype(array.dtype, jnp.integer):
+        raise TypeError(f"{name} must be an array of integers, got dtype {array.dtype}.")
+    return array
+
+
 def instance(name: str, value: Any, expected: type) -> Any:
     """Refuses what is not a Gaussian, or a covariance, where one is needed."""
     if not isinstance(value, expected):
@@ -58,6 +74,27 @@ def same_dim(name: str, size: int, shape: tuple[int, ...], expected: int, whose:
             f"{name} must have {expected} entries along its last axis, the dimension of {whose}, "
             f"got shape {shape}."
         )
+
+
+def same_rows(name: str, shape: tuple[int, ...], expected: int, whose: str) -> None:
+    """Refuses a matrix with another number of rows."""
+    if shape[-2] != expected:
+        raise ValueError(
+            f"{name} must have {expected} rows, the dimension of {whose}, got shape {shape}."
+        )
+
+
+def indices(value: Any, dim: int) -> np.ndarray:
+    """Static positions along an event axis of that size; negative ones count from the end."""
+    array = np.asarray(value if np.size(value) else np.zeros(0, int))
+    if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer):
+        raise TypeError(f"indices must be a sequence of integers, got {value!r}.")
+    if np.any((array < -dim) | (array >= dim)):
+        raise ValueError(f"indices must be below the dimension {dim}, got {array.tolist()}.")
+    array = np.where(array < 0, array + dim, array)
+    if len(np.unique(array)) < len(array):
+        raise ValueError(f"indices must not repeat, got {array.tolist()}.")
+    return array
 
 
 def broadcastable(names: list[str], shapes: list[tuple[int, ...]]) -> tuple[int, ...]:

@@ -24,9 +24,12 @@ def leaf(*, rank: int) -> Any:
     return dataclasses.field(metadata={"rank": rank})
 
 
-def nested() -> Any:
-    """Declares a field that holds a structure, or a tuple of structures."""
-    return dataclasses.field(metadata={"rank": None})
+def nested(*, stacked: int = 0) -> Any:
+    """Declares a field that holds a structure, or a tuple of structures.
+
+    With `stacked` its leaves have that many more event axes in front, as if mapped over them.
+    """
+    return dataclasses.field(metadata={"rank": None, "stacked": stacked})
 
 
 def static() -> Any:
@@ -76,5 +79,9 @@ def ranks(tree: Any, /) -> list[int]:
         if field.metadata.get("static"):
             continue
         rank = field.metadata["rank"]
-        found += ranks(getattr(tree, field.name)) if rank is None else [rank]
+        if rank is None:
+            stacked = field.metadata["stacked"]
+            found += [stacked + r for r in ranks(getattr(tree, field.name))]
+        else:
+            found.append(rank)
     return found

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from gaussjax import divergences
+from gaussjax import constructors, divergences
 from gaussjax import gaussian as gs
 from gaussjax.covariances import Cholesky, Covariance, Diagonal, Isotropic, PrecisionCholesky
 from gaussjax.gaussian import Gaussian
@@ -135,7 +135,7 @@ def _batches(cov: Covariance, sigma: np.ndarray, tolerance: float) -> None:
             jax.vmap(function)(pair, points),
         ):
             _close(f"batched {name}", batch, looped, tolerance, size)
-    kl = divergences.kl_divergence(pair, gs.standard(cov.dim, g.mean.dtype))
+    kl = divergences.kl_divergence(pair, constructors.standard(cov.dim, g.mean.dtype))
     if kl.shape != (2,):
         raise AssertionError(f"batched kl_divergence: expected shape (2,), got {kl.shape}")
 
@@ -152,7 +152,7 @@ def _derivatives(cov: Covariance, sigma: np.ndarray, tolerance: float) -> None:
     hessian = jax.hessian(gs.log_prob, 1)(g, point)
     _close("Hessian of log_prob", hessian, -np.linalg.inv(sigma), tolerance * _condition(sigma))
     for leaf in jax.tree.leaves(
-        jax.grad(lambda g: divergences.kl_divergence(g, gs.standard(cov.dim)))(g)
+        jax.grad(lambda g: divergences.kl_divergence(g, constructors.standard(cov.dim)))(g)
     ):
         if not np.all(np.isfinite(leaf)):
             raise AssertionError("gradient of kl_divergence: not finite")

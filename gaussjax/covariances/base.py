@@ -27,14 +27,31 @@ Array([[1., 0.],
 """
 
 import abc
-from typing import Any
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+import numpy as np
+from jaxtyping import Array, Bool, Float
 
 from gaussjax.linalg.products import dot, gram
 from gaussjax.linalg.roots import symmetric_root
+
+Indices = np.ndarray | Array
+"""Positions along the event axis: static as a NumPy array, traced as a JAX array."""
+
+BLOCK = 64
+"""Basis vectors taken at a time where a whole identity would be a d × d array."""
+
+
+class Conditional(NamedTuple):
+    """Law of a zero-mean Gaussian given some of it, and the log density of what was given."""
+
+    mean: Float[Array, " n"]
+    cov: "Covariance"
+    log_evidence: Float[Array, ""]
 
 
 class Covariance(abc.ABC):
@@ -56,17 +73,77 @@ class Covariance(abc.ABC):
     def logdet(self) -> Float[Array, ""]:
         """log|Σ|."""
 
-    # Optional: a triangular root makes divergences exact between almost equal covariances --------
+    # Optional: what a structure knows. None where it knows nothing better than the generic way ----
 
     def covariance_root(self) -> Array | None:
-        """Root of Σ: `(d, d)` lower triangle L with Σ = L Lᵀ, `(d,)` a diagonal, or None."""
+        """Root of Σ: `(d, d)` lower triangle L with Σ = L Lᵀ, or `(d,)` a diagonal.
+
+        Divergences between two structures that have one are exact, however close they are.
+        """
         return None
 
     def precision_root(self) -> Array | None:
         """The same of Σ⁻¹."""
         return None
 
-    # Derived -------------------------------------------------------------------------------------
+    def thin_parts(self) -> tuple[Array, Array] | None:
+        """`(s, W)` with Σ = diag(s²) + W Wᵀ, W `(d, r)` with few columns."""
+        return None
+
+    def precision_diagonals(self) -> Float[Array, "w d"] | None:
+        """Row k holds (Σ⁻¹)ᵢ,ᵢ₊ₖ at i, zero past the end, where Σ⁻¹ is banded."""
+        return None
+
+    def toeplitz_column(self) -> Float[Array, " d"] | None:
+        """First column of Σ where Σᵢⱼ depends on |i − j| alone."""
+        return None
+
+    def inverse_diagonal_sums(self) -> Float[Array, " d"] | None:
+        """Σᵢ (Σ⁻¹)ᵢ,ᵢ₊ₖ at k, where that costs less than d solves."""
+        return None
+
+    def divergence_to(self, other: "Covariance", /) -> Float[Array, ""] | None:
+        """D(Σ, Σ') = tr(Σ'⁻¹Σ) − d − log|Σ'⁻¹Σ| without cancellation."""
+        return None
+
+    def plus(self, other: "Covariance", /) -> "Covariance | None":
+        """Σ + Σ' in a structure."""
+        return None
+
+    def rescaled(self, factor: Array, /) -> "Covariance | None":
+        """diag(f) Σ diag(f) in the same structure, f `(d,)`, or `()` for all alike."""
+        return None
+
+    def marginal(self, indices: Indices, /) -> "Covariance | None":
+        """Σ restricted to these rows and columns, in a structure."""
+        return None
+
+    def conditional(
+        self, kept: Indices, given: Indices, values: Float[Array, " m"], /
+    ) -> Conditional | None:
+        """Law of the coordinates `kept` of N(0, Σ) where those `given` have these values."""
+        return None
+
+    def conditional_where(
+        self, mask: Bool[Array, " d"], values: Float[Array, " d"], /
+    ) -> Conditional | None:
+        """N(0, Σ) given the values at the mask; they are zero elsewhere."""
+        return None
+
+    def posterior(self, noise: "Covariance", value: Float[Array, " d"], /) -> Conditional | None:
+        """Law of x ~ N(0, Σ) given that x + e has this value, e ~ N(0, Σ')."""
+        return None
+
+    # Derived: a structure overrides one to save the cost that it then states ----------------------
+
+    @property
+    def noise_dim(self) -> int:
+        """Length of the noise that `draw` takes."""
+        return self.dim
+
+    def draw(self, noise: Float[Array, " n"], /) -> Float[Array, " d"]:
+        """R ε for the cheapest root R, which may have more columns than C."""
+        return self.color(noise)
 
     def inv_quad(self, vector: Float[Array, " d"], /) -> Float[Array, ""]:
         """vᵀΣ⁻¹v."""
@@ -77,26 +154,75 @@ class Covariance(abc.ABC):
         (solution,) = jax.linear_transpose(self.whiten, vector)(self.whiten(vector))
         return solution
 
-    def factor(self) -> Float[Array, "d d"]:
+    def color_transpose(self, vector: Float[Array, " d"], /) -> Float[Array, " d"]:
+        """Cᵀv."""
+        (product,) = jax.linear_transpose(self.color, vector)(vector)
+        return product
+
+    def times(self, vector: Float[Array, " d"], /) -> Float[Array, " d"]:
+        """Σv = C Cᵀv."""
+        return self.color(self.color_transpose(vector))
+
+    def variance(self) -> Float[Array, " d"]:
+        """Diagonal of Σ."""
+        return over_basis(self, lambda e: jnp.sum(jnp.square(self.color_transpose(e))))
+
+    def precision_diagonal(self) -> Float[Array, " d"]:
+        """Diagonal of Σ⁻¹."""
+        return over_basis(self, self.inv_quad)
+
+    def diagonals(self, width: int, /) -> Float[Array, "w d"]:
+        """Row k holds Σᵢ,ᵢ₊ₖ at i, zero past the end, for k = 0 … `width`."""
+        if width == 0:
+            return self.variance()[None]
+
+        def below(e: Array) -> Array:
+            column = jnp.pad(self.times(e), (0, width))
+            return jax.lax.dynamic_slice(column, (jnp.argmax(e),), (width + 1,))
+
+        return over_basis(self, below).T
+
+    def dense_factor(self) -> Float[Array, "d d"]:
         """C as a matrix."""
         return jax.vmap(self.color, 1, 1)(self._identity())
 
     def dense(self) -> Float[Array, "d d"]:
         """Σ as a matrix, symmetric to the bit."""
-        return gram(self.factor())
+        return gram(self.dense_factor())
 
     def dense_precision(self) -> Float[Array, "d d"]:
         """Σ⁻¹ as a matrix, symmetric to the bit."""
         whitener = jax.vmap(self.whiten, 1, 1)(self._identity())
         return gram(whitener.T)
 
-    def variance(self) -> Float[Array, " d"]:
-        """Diagonal of Σ."""
-        return jnp.sum(jnp.square(self.factor()), axis=1)
-
     def color_symmetric(self, noise: Float[Array, " d"], /) -> Float[Array, " d"]:
         """Σ^{1/2} ε with the symmetric root."""
         return dot(symmetric_root(self.dense()), noise)
 
     def _identity(self) -> Array:
-        return jnp.eye(self.dim, dtype=jnp.result_type(*jax.tree.leaves(self)))
+        return jnp.eye(self.dim, dtype=dtype_of(self))
+
+
+def dtype_of(cov: Any, /) -> jnp.dtype:
+    """Common dtype of a structure's leaves."""
+    return jnp.result_type(*jax.tree.leaves(cov))
+
+
+def log_density(cov: Covariance, vector: Array, /, count: Array | int | None = None) -> Array:
+    """Log density of N(0, Σ) at `vector`; `count` of its coordinates are real, the rest padding."""
+    count = cov.dim if count is None else count
+    return -0.5 * (cov.inv_quad(vector) + cov.logdet() + count * math.log(2 * math.pi))
+
+
+def over_basis(cov: Covariance, function: Callable[[Array], Array], /) -> Array:
+    """`function(eᵢ)` for every basis vector, without an array of d × d elements when d is large."""
+    positions = jnp.arange(cov.dim)
+
+    def at(i: Array) -> Array:
+        return function((positions == i).astype(dtype_of(cov)))
+
+    return (
+        jax.vmap(at)(positions)
+        if cov.dim <= BLOCK
+        else jax.lax.map(at, positions, batch_size=BLOCK)
+    )

@@ -5,12 +5,15 @@ Array([[4., 2.],
        [2., 2.]], dtype=float32)
 """
 
+import math
+
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from gaussjax._struct import leaf, structure
-from gaussjax.covariances.base import Covariance
-from gaussjax.linalg.products import lower_times_vector
+from gaussjax.covariances.base import Conditional, Covariance, Indices, log_density
+from gaussjax.linalg.products import dot, lower_times_vector
+from gaussjax.linalg.roots import triangular_root
 from gaussjax.linalg.triangular import (
     inv_quad_lower,
     logdet_of_diagonal,
@@ -49,6 +52,60 @@ class Cholesky(Covariance):
         """‖L⁻¹v‖² in one pass that does not store L⁻¹v."""
         return inv_quad_lower(self.lower, vector)
 
-    def factor(self) -> Float[Array, "d d"]:
+    def dense_factor(self) -> Float[Array, "d d"]:
         """L itself: O(d²), not O(d³)."""
         return jnp.tril(self.lower)
+
+    def variance(self) -> Float[Array, " d"]:
+        """Squared lengths of the rows of L. O(d²), not O(d³)."""
+        return jnp.sum(jnp.square(jnp.tril(self.lower)), axis=1)
+
+    def rescaled(self, factor: Array, /) -> Covariance:
+        """diag(f) L, with columns turned so that its diagonal stays positive."""
+        rows = jnp.broadcast_to(factor, (self.dim,))
+        return Cholesky(rows[:, None] * jnp.tril(self.lower) * jnp.sign(rows)[None])
+
+    def conditional(self, kept: Indices, given: Indices, values: Array, /) -> Conditional:
+        """By QR of the rows of L, those given first. O(d³)"""
+        return condition_root(jnp.tril(self.lower), kept, given, values)
+
+    def conditional_where(self, mask: Array, values: Array, /) -> Conditional:
+        """By QR of the rows of L, those in the mask first. O(d³)"""
+        return condition_root_where(jnp.tril(self.lower), mask, values)
+
+
+def condition_root(
+    root: Float[Array, "d k"], kept: Indices, given: Indices, values: Float[Array, " m"], /
+) -> Conditional:
+    """`Covariance.conditional` of Σ = F Fᵀ, from the rows of F.
+
+    The lower root of the rows given and then kept is [[A, 0], [B, C]]: the values v have density
+    N(0, A Aᵀ), the others the mean B A⁻¹v and the covariance C Cᵀ. Nothing is subtracted.
+    """
+    rows = jnp.concatenate([root[given], root[kept]])
+    lower, m = triangular_root(rows), len(given)
+    seen = Cholesky(lower[:m, :m])
+    mean = dot(lower[m:, :m], seen.whiten(values))
+    return Conditional(mean, Cholesky(lower[m:, m:]), log_density(seen, values))
+
+
+def condition_root_where(
+    root: Float[Array, "d k"], mask: Bool[Array, " d"], values: Float[Array, " d"], /
+) -> Conditional:
+    """`Covariance.conditional_where` of Σ = F Fᵀ, from the rows of F.
+
+    As `condition_root`, in the order that a stable sort puts the mask in. Substitution on the
+    sorted rows reaches the given ones first, so what stands behind them is masked, not cut off.
+    """
+    order = jnp.argsort(~mask)  # stable: a triangle stays one when the order is undone
+    back = jnp.argsort(order)
+    lower = triangular_root(root[order])
+    given = mask[order]
+    whitened = jnp.where(given, solve(lower, values[order]), 0.0)
+    pivots = jnp.where(given, jnp.diagonal(lower), 1.0)
+    count = jnp.sum(mask, dtype=values.dtype)
+    distance = jnp.sum(jnp.square(whitened)) + count * math.log(2 * math.pi)
+    rest = jnp.where(given[None] | given[:, None], 0.0, lower)
+    mean = jnp.where(mask, values, dot(lower, whitened)[back])
+    evidence = -0.5 * distance - logdet_of_diagonal(pivots)
+    return Conditional(mean, Cholesky(rest[back][:, back]), evidence)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from gaussjax._struct import leaf, structure
-from gaussjax.covariances.base import Covariance
+from gaussjax.covariances.base import Conditional, Covariance, Indices, log_density
 from gaussjax.linalg.triangular import logdet_of_diagonal
 
 
@@ -39,9 +39,61 @@ class DiagonalRoot(Covariance):
         """1 / σ."""
         return 1 / self.root()
 
+    def thin_parts(self) -> tuple[Array, Array]:
+        """σ and no columns."""
+        root = self.root()
+        return root, jnp.zeros((self.dim, 0), root.dtype)
+
+    def precision_diagonals(self) -> Float[Array, "1 d"]:
+        """1 / σ²."""
+        return jnp.square(self.precision_root())[None]
+
+    def plus(self, other: Covariance, /) -> Covariance | None:
+        """Diagonal with the sum of the variances, if both are diagonal."""
+        root = other.covariance_root()
+        return None if root is None or root.ndim > 1 else Diagonal(jnp.hypot(self.root(), root))
+
+    def rescaled(self, factor: Array, /) -> Covariance:
+        """|f| ⊙ σ."""
+        return Diagonal(jnp.abs(factor) * self.root())
+
+    def marginal(self, indices: Indices, /) -> Covariance:
+        """Some of the deviations."""
+        return Diagonal(self.root()[indices])
+
+    def conditional(self, kept: Indices, given: Indices, values: Array, /) -> Conditional:
+        """Independent of what is given."""
+        kept_law, given_law = self.marginal(kept), self.marginal(given)
+        mean = jnp.zeros(kept_law.dim, values.dtype)
+        return Conditional(mean, kept_law, log_density(given_law, values))
+
+    def conditional_where(self, mask: Array, values: Array, /) -> Conditional:
+        """The values, and σ elsewhere."""
+        seen = Diagonal(jnp.where(mask, self.root(), 1.0))
+        evidence = log_density(seen, values, jnp.sum(mask, dtype=values.dtype))
+        return Conditional(values, Diagonal(jnp.where(mask, 0.0, self.root())), evidence)
+
+    def posterior(self, noise: Covariance, value: Array, /) -> Conditional | None:
+        """Entry by entry, if the noise is diagonal too: variance (1/σ² + 1/τ²)⁻¹."""
+        sigma, tau = self.root(), noise.covariance_root()
+        if tau is None or tau.ndim > 1:
+            return None
+        both = jnp.hypot(sigma, tau)
+        gain = jnp.square(sigma / both)
+        evidence = log_density(Diagonal(both), value)
+        return Conditional(gain * value, Diagonal(sigma * (tau / both)), evidence)
+
     def variance(self) -> Float[Array, " d"]:
         """σ². O(d), not O(d²)."""
         return jnp.square(self.root())
+
+    def precision_diagonal(self) -> Float[Array, " d"]:
+        """1/σ². O(d), not O(d²)."""
+        return jnp.square(self.precision_root())
+
+    def diagonals(self, width: int, /) -> Float[Array, "w d"]:
+        """σ², and zero off the diagonal. O(d), not O(d²)."""
+        return jnp.pad(self.variance()[None], ((0, width), (0, 0)))
 
     def dense(self) -> Float[Array, "d d"]:
         """diag(σ²). O(d²), not O(d³)."""

@@ -5,12 +5,15 @@ Array([[0.25, 0.  ],
        [0.  , 1.  ]], dtype=float32)
 """
 
+import math
+
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from gaussjax._struct import leaf, structure
-from gaussjax.covariances.base import Covariance
+from gaussjax.covariances.base import Conditional, Covariance, Indices
 from gaussjax.linalg.products import dot, gram
+from gaussjax.linalg.roots import triangular_root
 from gaussjax.linalg.triangular import logdet_of_diagonal, solve
 
 
@@ -44,3 +47,45 @@ class PrecisionCholesky(Covariance):
     def dense_precision(self) -> Float[Array, "d d"]:
         """L Lᵀ, without the detour over d products with the identity."""
         return gram(jnp.tril(self.lower))
+
+    def precision_diagonal(self) -> Float[Array, " d"]:
+        """Squared lengths of the rows of L. O(d²), not O(d³)."""
+        return jnp.sum(jnp.square(jnp.tril(self.lower)), axis=1)
+
+    def rescaled(self, factor: Array, /) -> Covariance:
+        """diag(1/f) L, with columns turned so that its diagonal stays positive."""
+        rows = 1 / jnp.broadcast_to(factor, (self.dim,))
+        return PrecisionCholesky(rows[:, None] * jnp.tril(self.lower) * jnp.sign(rows)[None])
+
+    def conditional(self, kept: Indices, given: Indices, values: Array, /) -> Conditional:
+        """By QR of the kept rows of L: Λ restricted to them is the conditional's precision. O(d³)
+
+        The mean is −Λₖₖ⁻¹ Λₖₘ v, and the density of what is given N(v; 0, Σₘₘ) by Schur complement:
+        |Σₘₘ|⁻¹ = |Λ| / |Λₖₖ|, and vᵀΣₘₘ⁻¹v is the least (v, x)ᵀΛ(v, x) over x.
+        """
+        lower = jnp.tril(self.lower)
+        cov = PrecisionCholesky(triangular_root(lower[kept]))
+        mean = -cov.times(dot(lower[kept], dot(lower[given].T, values)))
+        whole = jnp.zeros(self.dim, values.dtype).at[given].set(values).at[kept].set(mean)
+        logdet = self.logdet() - cov.logdet()
+        size = len(given) * math.log(2 * math.pi)
+        return Conditional(mean, cov, -0.5 * (self.inv_quad(whole) + logdet + size))
+
+    def posterior(self, noise: Covariance, value: Array, /) -> Conditional | None:
+        """Precisions add, by QR of both roots, if the noise has one. O(d³)
+
+        An improper prior (a zero on the diagonal of L) is allowed: the posterior is then as good as
+        the sum is, and the evidence NaN.
+        """
+        root = noise.precision_root()
+        if root is None:
+            return None
+        root = jnp.diag(root) if root.ndim == 1 else jnp.tril(root)
+        both = jnp.concatenate([jnp.tril(self.lower), root], axis=1)
+        cov = PrecisionCholesky(triangular_root(both))
+        mean = cov.times(dot(root, dot(root.T, value)))
+        # log|Σ + Σ'| = log|Σ| + log|Σ'| + log|Σ⁻¹ + Σ'⁻¹|, and the quadratic form is a least value
+        logdet = self.logdet() + noise.logdet() - cov.logdet()
+        distance = self.inv_quad(mean) + noise.inv_quad(value - mean)
+        size = self.dim * math.log(2 * math.pi)
+        return Conditional(mean, cov, -0.5 * (distance + logdet + size))

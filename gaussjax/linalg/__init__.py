@@ -8,10 +8,15 @@ from gaussjax.linalg.cholesky import SafeCholesky, cholesky, safe_cholesky
 from gaussjax.linalg.products import lower_product
 from gaussjax.linalg.roots import factor_of_sum, symmetric_sqrt
 from gaussjax.linalg.triangular import logdet_lower, solve_lower, solve_lower_transpose
+from gaussjax.linalg.updates import Downdate, append, delete, downdate, update
 
 __all__ = [
+    "Downdate",
     "SafeCholesky",
+    "append",
     "cholesky",
+    "delete",
+    "downdate",
     "factor_of_sum",
     "logdet_lower",
     "lower_product",
@@ -19,4 +24,5 @@ __all__ = [
     "solve_lower",
     "solve_lower_transpose",
     "symmetric_sqrt",
+    "update",
 ]

@@ -63,7 +63,7 @@ def _small_divergence(a: Array, b: Array, shift: Array) -> Array:
     columns, w = small.relative(a, b, shift)
     total = _sum_of_squares(w, a)
     for column in columns:  # column by column: the rounding of one long sum would show
-        total = total + (_sum_of_squares(column, a) + 2 * _minus_log1p(column[0]))
+        total = total + (_sum_of_squares(column, a) + 2 * minus_log1p(column[0]))
     return total
 
 
@@ -100,11 +100,28 @@ def _gradients_by_solves(a: Array, b: Array, shift: Array) -> tuple[Array, Array
 def _sum_of_ratios(r: Array, b: Array) -> Array:
     """Σ (rᵢ² + 2(rᵢ − log(1 + rᵢ))); NaN unless b is positive: two wrong signs look right."""
     r = jnp.where(b > 0, r, jnp.nan)
-    return jnp.sum(jnp.square(r) + 2 * _minus_log1p(r))
+    return jnp.sum(jnp.square(r) + 2 * minus_log1p(r))
+
+
+def excess_of_logdet(y: Float[Array, "r r"], /) -> Float[Array, ""]:
+    """tr Y − log|I + Y| ≥ 0 for symmetric Y, to full accuracy also near zero. O(r³)
+
+    Elimination of I + Y with pivots 1 + pₖ: log|I + Y| = Σ log(1 + pₖ), and what a step takes off
+    the diagonal of Y is a sum of squares over the pivot, so nothing cancels.
+    """
+    positions = jnp.arange(y.shape[0])
+
+    def step(y: Array, k: Array) -> tuple[Array, Array]:
+        column = jnp.where(positions > k, y[k], 0.0)
+        p = y[k, k]
+        value = minus_log1p(p) + jnp.sum(jnp.square(column)) / (1 + p)
+        return y - jnp.outer(column, column) / (1 + p), value
+
+    return jnp.sum(jax.lax.scan(step, y, positions)[1])
 
 
 @jax.custom_jvp
-def _minus_log1p(x: Array) -> Array:
+def minus_log1p(x: Array) -> Array:
     """X − log(1 + x) ≥ 0, to full relative accuracy also near zero.
 
     There log(1 + x) = 2 artanh(s) with s = x / (2 + x), and x − 2s = x s leaves
@@ -121,7 +138,7 @@ def _minus_log1p(x: Array) -> Array:
     return jnp.where(near, x * s - 2 * s * z * series, x - jnp.log(1 + x))  # cheaper than log1p
 
 
-@_minus_log1p.defjvp
+@minus_log1p.defjvp
 def _(primals, tangents):
     (x,), (dx,) = primals, tangents
-    return _minus_log1p(x), x / (1 + x) * dx  # 1 − 1/(1 + x) would cancel
+    return minus_log1p(x), x / (1 + x) * dx  # 1 − 1/(1 + x) would cancel

@@ -71,7 +71,7 @@ def _looped_solve(transpose: bool) -> Callable[[Array, Array], Array]:
         if not lower_batched:  # one L, many right-hand sides: they are columns
             columns = jnp.moveaxis(rhs, 0, 1).reshape(rhs.shape[1], -1)
             out = solve_one(lower, columns)
-            return jnp.moveaxis(out.reshape(rhs.shape[1], axis_size, -1), 1, 0), True
+            return jnp.moveaxis(out.reshape(rhs.shape[1], axis_size, rhs.shape[2]), 1, 0), True
         if not rhs_batched:
             return lax.map(lambda matrix: solve_one(matrix, rhs), lower), True
         return lax.map(lambda pair: solve_one(*pair), (lower, rhs)), True

@@ -1,0 +1,353 @@
+"""Gaussians from what users have: a mean, and a covariance in some form.
+
+Leading axes are batch and broadcast between mean and covariance. Values are checked where they are
+known (a bad one is a ValueError); under `jit` an element of a batch with a bad value is NaN.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike, DTypeLike
+from jaxtyping import Array
+
+from gaussjax import _checks
+from gaussjax._batching import lift
+from gaussjax.covariances import (
+    BandedPrecision,
+    BlockDiagonal,
+    Cholesky,
+    Circulant,
+    Covariance,
+    Diagonal,
+    Isotropic,
+    Kronecker,
+    LowRank,
+    PrecisionCholesky,
+    Toeplitz,
+)
+from gaussjax.gaussian import Gaussian
+from gaussjax.linalg import banded, cholesky
+
+
+def standard(dim: int, dtype: DTypeLike | None = None) -> Gaussian:
+    """N(0, I) in `dim` dimensions. O(d)
+
+    Raises:
+        TypeError, ValueError: `dim` is not an integer, or negative.
+
+    >>> from gaussjax import entropy
+    >>> entropy(standard(1)).round(4)
+    Array(1.4189, dtype=float32)
+    """
+    dim = _checks.dimension("dim", dim)
+    dtype = jnp.dtype(float) if dtype is None else dtype
+    dtype = jax.dtypes.canonicalize_dtype(dtype)
+    return Gaussian(jnp.zeros(dim, dtype), Isotropic(jnp.ones((), dtype), dim))
+
+
+def from_cholesky(mean: ArrayLike, lower: ArrayLike) -> Gaussian:
+    """N(mean, L Lᵀ) from a lower Cholesky factor. O(d²)
+
+    `lower` is `(..., d, d)` with a positive diagonal; what stands above it is dropped.
+
+    Raises:
+        ValueError: `lower` is not square, sizes differ, batch shapes do not broadcast, or (where
+            the values are known) the diagonal is not positive. Under `jit` such an element of a
+            batch is NaN.
+        TypeError: an argument is not real.
+
+    >>> from gaussjax import covariance
+    >>> covariance(from_cholesky([0.0, 0.0], [[2.0, 0.0], [1.0, 1.0]]))
+    Array([[4., 2.],
+           [2., 2.]], dtype=float32)
+    """
+    mean, lower = _mean_and_matrix(mean, "lower", lower)
+    lower = jnp.tril(lower)
+    diagonal = jnp.diagonal(lower, axis1=-2, axis2=-1)
+    valid = jnp.all(jnp.isfinite(lower), (-2, -1)) & jnp.all(diagonal > 0, -1)
+    _checks.all_true("lower must be finite with a positive diagonal", valid)
+    return Gaussian(mean, Cholesky(_nan_unless(valid, lower, 2)))
+
+
+def from_covariance(mean: ArrayLike, matrix: ArrayLike) -> Gaussian:
+    """N(mean, Σ) from a covariance matrix, which is factorised here once. O(d³)
+
+    `matrix` is `(..., d, d)`, symmetric within √ε of its diagonal (and symmetrised), positive
+    definite to working precision.
+
+    Raises:
+        ValueError: `matrix` is not square, sizes differ, batch shapes do not broadcast, or (where
+            the values are known) it is not symmetric or not positive definite. Under `jit` such an
+            element of a batch is NaN.
+        TypeError: an argument is not real.
+
+    >>> from_covariance([0.0, 0.0], [[4.0, 2.0], [2.0, 2.0]]).cov
+    Cholesky(lower=Array([[2., 0.],
+           [1., 1.]], dtype=float32))
+    """
+    mean, matrix = _mean_and_matrix(mean, "matrix", matrix)
+    return Gaussian(mean, Cholesky(_factor(matrix)))
+
+
+def from_precision(mean: ArrayLike, matrix: ArrayLike) -> Gaussian:
+    """N(mean, Λ⁻¹) from a precision matrix, which is factorised here once and not inverted. O(d³)
+
+    Shapes and errors as in `from_covariance`.
+
+    >>> from gaussjax import variance
+    >>> variance(from_precision([0.0], [[4.0]]))
+    Array([0.25], dtype=float32)
+    """
+    mean, matrix = _mean_and_matrix(mean, "matrix", matrix)
+    return Gaussian(mean, PrecisionCholesky(_factor(matrix)))
+
+
+def from_scale(mean: ArrayLike, scale: ArrayLike) -> Gaussian:
+    """N(mean, diag(scale²)) from standard deviations; a scalar `scale` is isotropic. O(d)
+
+    `scale` is `(..., d)`, or `()`.
+
+    Raises:
+        ValueError: sizes differ, batch shapes do not broadcast, or (where the values are known) a
+            scale is not positive. Under `jit` such an element of a batch is NaN.
+        TypeError: an argument is not real.
+
+    >>> from_scale([0.0, 0.0], [1.0, 2.0]).cov
+    Diagonal(scale=Array([1., 2.], dtype=float32))
+    """
+    mean, scale = _mean_and_vector(mean, "scale", scale)
+    return Gaussian(mean, _diagonal(_positive("scale", scale), mean.shape[-1]))
+
+
+def from_variance(mean: ArrayLike, variance: ArrayLike) -> Gaussian:
+    """N(mean, diag(variance)) from variances; a scalar is isotropic. O(d)
+
+    `variance` is `(..., d)`, or `()`. Errors as in `from_scale`.
+
+    >>> from_variance([0.0, 0.0], [1.0, 4.0]).cov
+    Diagonal(scale=Array([1., 2.], dtype=float32))
+    """
+    mean, variance = _mean_and_vector(mean, "variance", variance)
+    scale = jnp.sqrt(_positive("variance", variance))
+    return Gaussian(mean, _diagonal(scale, mean.shape[-1]))
+
+
+def from_low_rank(mean: ArrayLike, variance: ArrayLike, factor: ArrayLike) -> Gaussian:
+    """N(mean, diag(variance) + W Wᵀ) from variances and a factor with few columns. O(dr)
+
+    `variance` is `(..., d)` and not negative, `factor` W `(..., d, r)`. Zero variances are exact
+    where W Wᵀ makes up for them (at most r of them).
+
+    Raises:
+        ValueError: sizes differ, batch shapes do not broadcast, or (where the values are known) a
+            variance is negative. Under `jit` such an element of a batch is NaN.
+        TypeError: an argument is not real.
+
+    >>> from gaussjax import variance
+    >>> variance(from_low_rank([0.0, 0.0], [1.0, 1.0], [[1.0], [2.0]]))
+    Array([2., 5.], dtype=float32)
+    """
+    mean, variance = _mean_and_vector(mean, "variance", variance)
+    mean, factor = _checks.real_array("mean", mean), _checks.real_array("factor", factor)
+    _checks.rank_at_least("variance", variance, 1)
+    _checks.rank_at_least("factor", factor, 2)
+    _checks.same_rows("factor", factor.shape, mean.shape[-1], "mean")
+    _checks.broadcastable(["variance", "factor"], [variance.shape[:-1], factor.shape[:-2]])
+    valid = jnp.all((variance >= 0) & jnp.isfinite(variance), axis=-1)
+    _checks.all_true("variance must be finite and not negative", valid)
+    _checks.all_true("factor must be finite", jnp.all(jnp.isfinite(factor), (-2, -1)))
+    dtype = jnp.result_type(mean, variance, factor)
+    scale = _safe_sqrt(_nan_unless(valid, variance, 1))
+    return Gaussian(mean.astype(dtype), LowRank(scale.astype(dtype), factor.astype(dtype)))
+
+
+def from_kronecker(mean: ArrayLike, covs: Sequence[Covariance | ArrayLike]) -> Gaussian:
+    """N(mean, Σ₁ ⊗ Σ₂ ⊗ …) from two or more structures or covariance matrices. O(Σ dᵢ³)
+
+    With two, the rows of the matrix `mean.reshape(d₁, d₂)` have covariance Σ₁ and its columns Σ₂.
+
+    Raises:
+        ValueError: the sizes do not multiply to the dimension of the mean, or as `from_covariance`.
+
+    >>> from gaussjax import variance
+    >>> variance(from_kronecker([0.0, 0.0], [[[4.0]], Diagonal(jnp.array([1.0, 2.0]))]))
+    Array([ 4., 16.], dtype=float32)
+    """
+    return _composed(mean, "covs", Kronecker(_structures(covs)))
+
+
+def from_block_diagonal(mean: ArrayLike, blocks: Sequence[Covariance | ArrayLike]) -> Gaussian:
+    """N(mean, diag(Σ₁, Σ₂, …)) from structures or covariance matrices. O(Σ dᵢ³)
+
+    Raises:
+        ValueError: the sizes do not add up to the dimension of the mean, or as `from_covariance`.
+
+    >>> from gaussjax import variance
+    >>> variance(from_block_diagonal([0.0, 0.0], [[[4.0]], [[9.0]]]))
+    Array([4., 9.], dtype=float32)
+    """
+    return _composed(mean, "blocks", BlockDiagonal(_structures(blocks)))
+
+
+def from_circulant(mean: ArrayLike, column: ArrayLike) -> Gaussian:
+    """N(mean, Σ) from the first column of a circulant Σ, which mirrors itself. O(d log d)
+
+    `column` is `(..., d)` with columnₖ = column_d₋ₖ and a positive transform.
+
+    Raises:
+        ValueError: sizes differ, batch shapes do not broadcast, or (where the values are known) the
+            column does not mirror itself or has no positive transform. Under `jit` such an element
+            of a batch is NaN.
+
+    >>> from gaussjax import precision
+    >>> from_circulant([0.0, 0.0], [2.0, 1.0]).cov
+    Circulant(spectrum=Array([3., 1.], dtype=float32))
+    """
+    mean, column = _mean_and_vector(mean, "column", column)
+    _checks.rank_at_least("column", column, 1)
+    mirrored = jnp.roll(column[..., ::-1], 1, axis=-1)
+    size = jnp.max(jnp.abs(column), axis=-1, keepdims=True)
+    tolerance = float(jnp.finfo(column.dtype).eps) ** 0.5 * size
+    symmetric = jnp.all(jnp.abs(column - mirrored) <= tolerance, axis=-1)
+    _checks.all_true("column must mirror itself, entry k equal to entry d − k", symmetric)
+    spectrum = jnp.fft.fft(column).real.astype(column.dtype)
+    valid = symmetric & jnp.all(spectrum > 0, axis=-1)
+    _checks.all_true("column must have a positive Fourier transform", valid)
+    return Gaussian(mean, Circulant(_nan_unless(valid, spectrum, 1)))
+
+
+def from_toeplitz(mean: ArrayLike, column: ArrayLike) -> Gaussian:
+    """N(mean, Σ) with Σᵢⱼ = column[|i − j|], as of a stationary process on an even grid. O(d)
+
+    `column` is `(..., d)`. That Σ is positive definite is not checked here, which would cost
+    O(d²): densities of one that is not are NaN.
+
+    Raises:
+        ValueError: sizes differ, batch shapes do not broadcast, or a value is not finite.
+
+    >>> from gaussjax import covariance
+    >>> covariance(from_toeplitz([0.0, 0.0], [2.0, 1.0]))
+    Array([[2., 1.],
+           [1., 2.]], dtype=float32)
+    """
+    mean, column = _mean_and_vector(mean, "column", column)
+    _checks.rank_at_least("column", column, 1)
+    _checks.all_true("column must be finite", jnp.all(jnp.isfinite(column), axis=-1))
+    return Gaussian(mean, Toeplitz(column))
+
+
+def from_banded_precision(mean: ArrayLike, diagonals: ArrayLike) -> Gaussian:
+    """N(mean, Λ⁻¹) from the diagonals of a banded precision Λ, a Gaussian Markov chain. O(db²)
+
+    `diagonals` is `(..., b + 1, d)`: row k holds Λᵢ,ᵢ₊ₖ at i, and what stands past the end is not
+    read (the lower form of `scipy.linalg.solveh_banded`).
+
+    Raises:
+        ValueError: sizes differ, batch shapes do not broadcast, or (where the values are known) Λ
+            is not positive definite. Under `jit` such an element of a batch is NaN.
+
+    Source: Rue & Held, Gaussian Markov Random Fields, §2.4.
+
+    >>> from gaussjax import precision
+    >>> precision(from_banded_precision([0.0, 0.0], [[2.0, 2.0], [-1.0, 0.0]])).round(4)
+    Array([[ 2., -1.],
+           [-1.,  2.]], dtype=float32)
+    """
+    mean, diagonals = _checks.real_array("mean", mean), _checks.real_array("diagonals", diagonals)
+    _checks.rank_at_least("diagonals", diagonals, 2)
+    mean, diagonals = _fitting(mean, "diagonals", diagonals, 2)
+    lower = lift(2)(banded.cholesky)(diagonals)
+    works = ~jnp.any(jnp.isnan(lower), (-2, -1))
+    _checks.all_true("diagonals must be those of a positive definite matrix", works)
+    return Gaussian(mean, BandedPrecision(lower))
+
+
+def _structures(items: Sequence[Covariance | ArrayLike]) -> tuple[Covariance, ...]:
+    if not isinstance(items, list | tuple) or len(items) == 0:
+        raise ValueError(f"A sequence of one or more covariances is needed, got {items!r}.")
+    return tuple(
+        item if isinstance(item, Covariance) else Cholesky(_factor(_square("matrix", item)))
+        for item in items
+    )
+
+
+def _square(name: str, matrix: Any) -> Array:
+    matrix = _checks.real_array(name, matrix)
+    _checks.square(name, matrix)
+    return matrix
+
+
+def _composed(mean: Any, name: str, cov: Kronecker | BlockDiagonal) -> Gaussian:
+    mean = _checks.real_array("mean", mean)
+    _checks.rank_at_least("mean", mean, 1)
+    parts = cov.factors if isinstance(cov, Kronecker) else cov.blocks
+    sizes = [part.dim for part in parts]
+    whose = f"{name} of sizes {sizes}"
+    _checks.same_dim("mean", mean.shape[-1], mean.shape, cov.dim, whose)
+    return Gaussian(mean, cov)
+
+
+def _safe_sqrt(values: Array) -> Array:
+    """√v with the derivative zero, not infinite, where v is zero."""
+    positive = values > 0
+    return jnp.where(positive, jnp.sqrt(jnp.where(positive, values, 1.0)), values)
+
+
+def _mean_and_matrix(mean: Any, name: str, matrix: Any) -> tuple[Array, Array]:
+    mean, matrix = _checks.real_array("mean", mean), _checks.real_array(name, matrix)
+    _checks.square(name, matrix)
+    return _fitting(mean, name, matrix, 2)
+
+
+def _mean_and_vector(mean: Any, name: str, vector: Any) -> tuple[Array, Array]:
+    mean, vector = _checks.real_array("mean", mean), _checks.real_array(name, vector)
+    return _fitting(mean, name, vector, min(vector.ndim, 1))
+
+
+def _fitting(mean: Array, name: str, factor: Array, rank: int) -> tuple[Array, Array]:
+    """Both in one dtype, with event sizes that agree and batch shapes that broadcast."""
+    _checks.rank_at_least("mean", mean, 1)
+    if rank:
+        _checks.same_dim("mean", mean.shape[-1], mean.shape, factor.shape[-1], name)
+    shapes = [mean.shape[:-1], factor.shape[: factor.ndim - rank]]
+    _checks.broadcastable(["mean", name], shapes)
+    dtype = jnp.result_type(mean, factor)
+    return mean.astype(dtype), factor.astype(dtype)
+
+
+def _diagonal(scale: Array, size: int) -> Covariance:
+    return Diagonal(scale) if scale.ndim else Isotropic(scale, size)
+
+
+def _positive(name: str, values: Array) -> Array:
+    """Scales or variances; an event with one that is not positive and finite is NaN."""
+    rank = min(values.ndim, 1)
+    valid = jnp.all((values > 0) & jnp.isfinite(values), axis=-1 if rank else None)
+    _checks.all_true(f"{name} must be positive and finite", valid)
+    return _nan_unless(valid, values, rank)
+
+
+def _nan_unless(valid: Array, values: Array, rank: int) -> Array:
+    return jnp.where(jnp.expand_dims(valid, tuple(range(-rank, 0))), values, jnp.nan)
+
+
+def _factor(matrix: Array) -> Array:
+    """Cholesky factor of a matrix that should be symmetric positive definite; NaN if not."""
+    _checks.all_true("matrix must be finite", jnp.all(jnp.isfinite(matrix), (-2, -1)))
+    symmetric = _is_symmetric(matrix)
+    _checks.all_true("matrix must be symmetric", symmetric)
+    lower = cholesky(_nan_unless(symmetric, matrix, 2))
+    works = ~jnp.any(jnp.isnan(lower), (-2, -1))
+    _checks.all_true("matrix must be positive definite to working precision", works)
+    return lower
+
+
+def _is_symmetric(matrix: Array) -> Array:
+    """|Aᵢⱼ − Aⱼᵢ| ≤ √ε √(Aᵢᵢ Aⱼⱼ): a tolerance that does not depend on units."""
+    scale = jnp.sqrt(jnp.abs(jnp.diagonal(matrix, axis1=-2, axis2=-1)))
+    tolerance = (
+        float(jnp.finfo(matrix.dtype).eps) ** 0.5 * scale[..., :, None] * scale[..., None, :]
+    )
+    return jnp.all(jnp.abs(matrix - jnp.swapaxes(matrix, -1, -2)) <= tolerance, (-2, -1))

@@ -1,0 +1,181 @@
+"""Block diagonal: independent groups of coordinates, each with a covariance of its own.
+
+>>> from gaussjax import Diagonal, Isotropic
+>>> BlockDiagonal((Isotropic(jnp.float32(2.0), 1), Diagonal(jnp.array([1.0, 3.0])))).variance()
+Array([4., 1., 9.], dtype=float32)
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from gaussjax._struct import nested, structure
+from gaussjax.covariances import pairs, restricted
+from gaussjax.covariances.base import Conditional, Covariance, Indices, dtype_of
+
+
+@structure
+class BlockDiagonal(Covariance):
+    """Σ = diag(Σ₁, Σ₂, …) of one or more `blocks` of any structures; d = Σ dᵢ.
+
+    Everything costs what it costs in the blocks. For many equal blocks use `StackedBlocks`.
+    """
+
+    blocks: tuple[Covariance, ...] = nested()
+
+    @property
+    def dim(self) -> int:
+        """Sum of the sizes."""
+        return sum(self._sizes)
+
+    def color(self, noise: Float[Array, " d"], /) -> Float[Array, " d"]:
+        """Cᵢ εᵢ."""
+        return self._map(lambda c, v: c.color(v), noise)
+
+    def whiten(self, vector: Float[Array, " d"], /) -> Float[Array, " d"]:
+        """Cᵢ⁻¹ vᵢ."""
+        return self._map(lambda c, v: c.whiten(v), vector)
+
+    def logdet(self) -> Float[Array, ""]:
+        """Σ log|Σᵢ|."""
+        return self._sum(c.logdet() for c in self.blocks)
+
+    def divergence_to(self, other: Covariance, /) -> Float[Array, ""] | None:
+        """Sum over the blocks, if both have blocks of the same sizes."""
+        if not isinstance(other, BlockDiagonal) or self._sizes != other._sizes:
+            return None
+        together = zip(self.blocks, other.blocks, strict=True)
+        return self._sum(pairs.divergence(a, b) for a, b in together)
+
+    def plus(self, other: Covariance, /) -> Covariance | None:
+        """Block by block, if `other` has blocks of the same sizes or is diagonal."""
+        others = self._split_like(other)
+        if others is None:
+            return None
+        together = zip(self.blocks, others, strict=True)
+        return BlockDiagonal(tuple(pairs.add(a, b) for a, b in together))
+
+    def rescaled(self, factor: Array, /) -> Covariance:
+        """Block by block."""
+        factors = self._split(factor) if factor.ndim else [factor] * len(self.blocks)
+        together = zip(self.blocks, factors, strict=True)
+        return BlockDiagonal(tuple(restricted.rescaled(c, f) for c, f in together))
+
+    def marginal(self, indices: Indices, /) -> Covariance | None:
+        """Block by block, for static indices in rising blocks."""
+        groups = self._groups(indices)
+        if groups is None:
+            return None
+        together = zip(self.blocks, groups, strict=True)
+        return BlockDiagonal(tuple(restricted.marginal(c, i) for c, i in together if len(i)))
+
+    def conditional(self, kept: Indices, given: Indices, values: Array, /) -> Conditional | None:
+        """Block by block, for static indices in rising blocks."""
+        groups = self._groups(kept), self._groups(given)
+        if groups[0] is None or groups[1] is None:
+            return None
+        laws, start = [], 0
+        for block, rest, seen in zip(self.blocks, *groups, strict=True):
+            part = values[start : start + len(seen)]
+            laws.append(restricted.conditional(block, rest, seen, part))
+            start += len(seen)
+        return _joint(laws)
+
+    def conditional_where(self, mask: Array, values: Array, /) -> Conditional:
+        """Block by block."""
+        parts = zip(self.blocks, self._split(mask), self._split(values), strict=True)
+        return _joint([restricted.conditional_where(c, m, v) for c, m, v in parts])
+
+    def posterior(self, noise: Covariance, value: Array, /) -> Conditional | None:
+        """Block by block, if the noise has blocks of the same sizes or is diagonal."""
+        noises = self._split_like(noise)
+        if noises is None:
+            return None
+        parts = zip(self.blocks, noises, self._split(value), strict=True)
+        laws = [c.posterior(e, v) for c, e, v in parts]
+        return None if any(law is None for law in laws) else _joint(laws)
+
+    @property
+    def noise_dim(self) -> int:
+        """Sum of the blocks' noises."""
+        return sum(c.noise_dim for c in self.blocks)
+
+    def draw(self, noise: Float[Array, " n"], /) -> Float[Array, " d"]:
+        """By each block's cheapest root."""
+        parts = jnp.split(noise, np.cumsum([c.noise_dim for c in self.blocks])[:-1])
+        return jnp.concatenate([c.draw(v) for c, v in zip(self.blocks, parts, strict=True)])
+
+    def inv_quad(self, vector: Float[Array, " d"], /) -> Float[Array, ""]:
+        """Sum of the blocks' own, which may be better than ‖C⁻¹v‖²."""
+        parts = self._split(vector)
+        return self._sum(c.inv_quad(v) for c, v in zip(self.blocks, parts, strict=True))
+
+    def solve(self, vector: Float[Array, " d"], /) -> Float[Array, " d"]:
+        """By each block's own solve."""
+        return self._map(lambda c, v: c.solve(v), vector)
+
+    def times(self, vector: Float[Array, " d"], /) -> Float[Array, " d"]:
+        """By each block's own product."""
+        return self._map(lambda c, v: c.times(v), vector)
+
+    def variance(self) -> Float[Array, " d"]:
+        """The blocks' variances, not d products."""
+        return jnp.concatenate([c.variance() for c in self.blocks])
+
+    def precision_diagonal(self) -> Float[Array, " d"]:
+        """The blocks' diagonals, not d solves."""
+        return jnp.concatenate([c.precision_diagonal() for c in self.blocks])
+
+    def diagonals(self, width: int, /) -> Float[Array, "w d"]:
+        """The blocks' diagonals, not d products."""
+        return jnp.concatenate([c.diagonals(width) for c in self.blocks], axis=1)
+
+    def color_symmetric(self, noise: Float[Array, " d"], /) -> Float[Array, " d"]:
+        """Block by block. No d × d array."""
+        return self._map(lambda c, v: c.color_symmetric(v), noise)
+
+    @property
+    def _sizes(self) -> tuple[int, ...]:
+        return tuple(c.dim for c in self.blocks)
+
+    def _split(self, vector: Array) -> list[Array]:
+        return jnp.split(vector, np.cumsum(self._sizes)[:-1])
+
+    def _map(self, function: Callable[[Covariance, Array], Array], vector: Array) -> Array:
+        parts = zip(self.blocks, self._split(vector), strict=True)
+        return jnp.concatenate([function(c, v) for c, v in parts])
+
+    def _sum(self, terms: Any) -> Array:
+        return sum(terms, jnp.zeros((), dtype_of(self)))
+
+    def _split_like(self, other: Covariance) -> list[Covariance] | None:
+        """`other` as blocks of these sizes, if it has none that reach across them."""
+        if isinstance(other, BlockDiagonal):
+            return list(other.blocks) if self._sizes == other._sizes else None
+        root = other.covariance_root()
+        if root is None or root.ndim > 1:
+            return None
+        ends = np.cumsum(self._sizes)
+        spans = [np.arange(end - n, end) for n, end in zip(self._sizes, ends, strict=True)]
+        return [restricted.marginal(other, span) for span in spans]
+
+    def _groups(self, indices: Indices) -> list[np.ndarray] | None:
+        """Static indices by block, counted from its start; None if they jump back to a block."""
+        if not isinstance(indices, np.ndarray):
+            return None
+        ends = np.cumsum(self._sizes)
+        owners = np.searchsorted(ends, indices, side="right")
+        if np.any(np.diff(owners) < 0):
+            return None
+        starts = ends - np.array(self._sizes)
+        return [indices[owners == i] - starts[i] for i in range(len(ends))]
+
+
+def _joint(laws: list[Conditional]) -> Conditional:
+    """Independent laws as one."""
+    mean = jnp.concatenate([law.mean for law in laws])
+    evidence = sum((law.log_evidence for law in laws), jnp.zeros((), mean.dtype))
+    return Conditional(mean, BlockDiagonal(tuple(law.cov for law in laws)), evidence)

@@ -1,0 +1,143 @@
+"""Circulant: Σᵢⱼ depends on the distance of i and j around a circle; diagonal in Fourier space.
+
+>>> Circulant(jnp.array([4.0, 2.0, 1.0, 2.0])).dense().round(2)
+Array([[2.25, 0.75, 0.25, 0.75],
+       [0.75, 2.25, 0.75, 0.25],
+       [0.25, 0.75, 2.25, 0.75],
+       [0.75, 0.25, 0.75, 2.25]], dtype=float32)
+"""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from gaussjax._struct import leaf, structure
+from gaussjax.covariances.base import Conditional, Covariance, dtype_of, log_density
+from gaussjax.linalg.divergence import minus_log1p
+from gaussjax.linalg.triangular import logdet_of_diagonal
+
+
+@structure
+class Circulant(Covariance):
+    """Σ = F⁻¹ diag(spectrum) F with the discrete Fourier transform F; `spectrum` `(..., d)`.
+
+    The spectrum holds the eigenvalues of Σ, `fft` of its first column, and is positive. It mirrors
+    itself, λₖ = λ_d₋ₖ, since Σ is symmetric: entries past d // 2 are not read. O(d log d).
+    """
+
+    spectrum: Float[Array, "... d"] = leaf(rank=1)
+
+    @property
+    def dim(self) -> int:
+        """Length of `spectrum`."""
+        return self.spectrum.shape[-1]
+
+    def color(self, noise: Float[Array, " d"], /) -> Float[Array, " d"]:
+        """Σ^{1/2} ε."""
+        return self._filtered(jnp.sqrt(self._half), noise)
+
+    def whiten(self, vector: Float[Array, " d"], /) -> Float[Array, " d"]:
+        """Σ^{-1/2} v."""
+        return self._filtered(1 / jnp.sqrt(self._half), vector)
+
+    def logdet(self) -> Float[Array, ""]:
+        """Σ log λₖ."""
+        return logdet_of_diagonal(self._mirrored(self._half))
+
+    def toeplitz_column(self) -> Float[Array, " d"]:
+        """The inverse transform of the spectrum."""
+        return jnp.fft.irfft(self._half, self.dim).astype(dtype_of(self))
+
+    def inverse_diagonal_sums(self) -> Float[Array, " d"]:
+        """The first column of Σ⁻¹, which is circulant too, times the diagonals' lengths."""
+        lengths = jnp.arange(self.dim, 0, -1, dtype=dtype_of(self))
+        return lengths * Circulant(1 / self._mirrored(self._half)).toeplitz_column()
+
+    def divergence_to(self, other: Covariance, /) -> Float[Array, ""] | None:
+        """Σ (r − log(1 + r)) over the relative differences of eigenvalues, between two of these."""
+        other = _as_circulant(other)
+        if other is None:
+            return None
+        a, b = self._mirrored(self._half), other._mirrored(other._half)
+        return jnp.sum(minus_log1p((a - b) / jnp.where(b > 0, b, jnp.nan)))
+
+    def plus(self, other: Covariance, /) -> Covariance | None:
+        """Spectra add; an isotropic one is constant."""
+        other = _as_circulant(other)
+        return None if other is None else Circulant(self.spectrum + other.spectrum)
+
+    def rescaled(self, factor: Array, /) -> Covariance | None:
+        """Circulant again, if all coordinates are scaled alike."""
+        return None if factor.ndim else Circulant(jnp.square(factor) * self.spectrum)
+
+    def posterior(self, noise: Covariance, value: Array, /) -> Conditional | None:
+        """Frequency by frequency (Wiener filter), if the noise is circulant or isotropic."""
+        other = _as_circulant(noise)
+        if other is None:
+            return None
+        both = self._half + other._half
+        mean = self._filtered(self._half / both, value)
+        law = Circulant(self._mirrored(self._half * (other._half / both)))
+        return Conditional(mean, law, log_density(Circulant(self._mirrored(both)), value))
+
+    def solve(self, vector: Float[Array, " d"], /) -> Float[Array, " d"]:
+        """Σ⁻¹ v in one pass."""
+        return self._filtered(1 / self._half, vector)
+
+    def color_transpose(self, vector: Float[Array, " d"], /) -> Float[Array, " d"]:
+        """Σ^{1/2} is symmetric."""
+        return self.color(vector)
+
+    def times(self, vector: Float[Array, " d"], /) -> Float[Array, " d"]:
+        """Σ v in one pass."""
+        return self._filtered(self._half, vector)
+
+    def variance(self) -> Float[Array, " d"]:
+        """All alike: the mean of the spectrum. O(d), not d products."""
+        return jnp.broadcast_to(jnp.mean(self._mirrored(self._half)), (self.dim,))
+
+    def precision_diagonal(self) -> Float[Array, " d"]:
+        """All alike: the mean of 1/λ. O(d), not d solves."""
+        return jnp.broadcast_to(jnp.mean(1 / self._mirrored(self._half)), (self.dim,))
+
+    def diagonals(self, width: int, /) -> Float[Array, "w d"]:
+        """Constant along each. O(d log d), not d products."""
+        return constant_diagonals(self.toeplitz_column(), width)
+
+    def color_symmetric(self, noise: Float[Array, " d"], /) -> Float[Array, " d"]:
+        """The root that `color` takes is the symmetric one. O(d log d), not O(d³)."""
+        return self.color(noise)
+
+    @property
+    def _half(self) -> Float[Array, " k"]:
+        return self.spectrum[: self.dim // 2 + 1]
+
+    def _mirrored(self, half: Array) -> Array:
+        return jnp.concatenate([half, half[1 : (self.dim + 1) // 2][::-1]])
+
+    def _filtered(self, response: Array, vector: Array) -> Array:
+        return filtered(response, vector)
+
+
+def filtered(response: Float[Array, " k"], vector: Float[Array, " d"], /) -> Float[Array, " d"]:
+    """Inverse transform of a real response times the transform of a vector."""
+    transformed = jnp.fft.rfft(vector)
+    product = response.astype(transformed.dtype) * transformed
+    return jnp.fft.irfft(product, vector.shape[0]).astype(vector.dtype)
+
+
+def constant_diagonals(column: Float[Array, " d"], width: int, /) -> Float[Array, "w d"]:
+    """`Covariance.diagonals` of the Toeplitz matrix with this first column."""
+    d = column.shape[0]
+    column = jnp.pad(column, (0, width + 1))[: width + 1]
+    inside = jnp.arange(width + 1)[:, None] + jnp.arange(d)[None] < d
+    return jnp.where(inside, column[:, None], 0.0)
+
+
+def _as_circulant(cov: Covariance) -> Circulant | None:
+    """A circulant as it is, and an isotropic covariance as the circulant that it is."""
+    if isinstance(cov, Circulant):
+        return cov
+    root, column = cov.covariance_root(), cov.toeplitz_column()
+    if root is None or root.ndim > 1 or column is None:
+        return None
+    return Circulant(jnp.square(root))

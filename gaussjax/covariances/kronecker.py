@@ -1,0 +1,124 @@
+"""Kronecker product of smaller covariances: Σ = Σ₁ ⊗ Σ₂ ⊗ …
+
+With two factors it is the law of a matrix whose rows have covariance Σ₁ and columns Σ₂ (matrix
+normal); coordinates run through it row by row.
+
+>>> from gaussjax import Diagonal
+>>> cov = Kronecker((Diagonal(jnp.array([1.0, 2.0])), Diagonal(jnp.array([1.0, 3.0]))))
+>>> cov.variance()
+Array([ 1.,  9.,  4., 36.], dtype=float32)
+"""
+
+import functools
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from gaussjax._struct import nested, structure
+from gaussjax.covariances import pairs
+from gaussjax.covariances.base import Covariance, dtype_of
+
+
+@structure
+class Kronecker(Covariance):
+    """Σ = ⊗ Σᵢ of two or more `factors` of any structures, of sizes dᵢ; d = Π dᵢ.
+
+    Everything costs d/dᵢ times what it costs in each factor, instead of O(d³).
+    """
+
+    factors: tuple[Covariance, ...] = nested()
+
+    @property
+    def dim(self) -> int:
+        """Product of the sizes."""
+        return math.prod(self._sizes)
+
+    def color(self, noise: Float[Array, " d"], /) -> Float[Array, " d"]:
+        """⊗ Cᵢ ε: each factor along its own axis."""
+        return self._along_axes([f.color for f in self.factors], noise)
+
+    def whiten(self, vector: Float[Array, " d"], /) -> Float[Array, " d"]:
+        """⊗ Cᵢ⁻¹ v."""
+        return self._along_axes([f.whiten for f in self.factors], vector)
+
+    def logdet(self) -> Float[Array, ""]:
+        """Σ (d/dᵢ) log|Σᵢ|."""
+        return sum(
+            ((self.dim // f.dim) * f.logdet() for f in self.factors),
+            jnp.zeros((), dtype_of(self)),
+        )
+
+    def divergence_to(self, other: Covariance, /) -> Float[Array, ""] | None:
+        """From those of the factors, if both have factors of the same sizes.
+
+        With Dᵢ = D(Aᵢ, Bᵢ), ℓᵢ = log|Bᵢ⁻¹Aᵢ| and mᵢ = (Dᵢ + ℓᵢ)/dᵢ, the trace is d Π(1 + mᵢ) and so
+            D/d = Σ Dᵢ/dᵢ + (Π(1 + mᵢ) − 1 − Σ mᵢ),
+        where the last part is a sum of products of two or more of the mᵢ: nothing cancels.
+        """
+        if not isinstance(other, Kronecker) or self._sizes != other._sizes:
+            return None
+        total = product = jnp.zeros((), dtype_of(self))  # product = Π(1 + mᵢ) − 1 so far
+        for a, b in zip(self.factors, other.factors, strict=True):
+            divergence = pairs.divergence(a, b) / a.dim
+            m = divergence + pairs.log_ratio(a, b) / a.dim
+            total = total + divergence + product * m
+            product = product + m + product * m
+        return self.dim * total
+
+    def rescaled(self, factor: Array, /) -> Covariance | None:
+        """Through the first factor, if all coordinates are scaled alike."""
+        first = None if factor.ndim else self.factors[0].rescaled(factor)
+        return None if first is None else Kronecker((first, *self.factors[1:]))
+
+    @property
+    def noise_dim(self) -> int:
+        """Product of the factors' noises."""
+        return math.prod(f.noise_dim for f in self.factors)
+
+    def draw(self, noise: Float[Array, " n"], /) -> Float[Array, " d"]:
+        """By each factor's cheapest root."""
+        sizes = tuple(f.noise_dim for f in self.factors)
+        return _along_axes([f.draw for f in self.factors], noise.reshape(sizes))
+
+    def solve(self, vector: Float[Array, " d"], /) -> Float[Array, " d"]:
+        """⊗ Σᵢ⁻¹ v, by each factor's own solve."""
+        return self._along_axes([f.solve for f in self.factors], vector)
+
+    def times(self, vector: Float[Array, " d"], /) -> Float[Array, " d"]:
+        """⊗ Σᵢ v, by each factor's own product."""
+        return self._along_axes([f.times for f in self.factors], vector)
+
+    def variance(self) -> Float[Array, " d"]:
+        """Products of the factors' variances. O(d), not O(d²)."""
+        return functools.reduce(_outer, [f.variance() for f in self.factors])
+
+    def precision_diagonal(self) -> Float[Array, " d"]:
+        """Products of the factors'. O(d), not O(d²)."""
+        return functools.reduce(_outer, [f.precision_diagonal() for f in self.factors])
+
+    def color_symmetric(self, noise: Float[Array, " d"], /) -> Float[Array, " d"]:
+        """⊗ Σᵢ^{1/2} ε: the symmetric root of a product is the product of them. No d × d array."""
+        return self._along_axes([f.color_symmetric for f in self.factors], noise)
+
+    @property
+    def _sizes(self) -> tuple[int, ...]:
+        return tuple(f.dim for f in self.factors)
+
+    def _along_axes(self, maps: list[Callable[[Array], Array]], vector: Array) -> Array:
+        return _along_axes(maps, vector.reshape(self._sizes))
+
+
+def _along_axes(maps: list[Callable[[Array], Array]], array: Array) -> Array:
+    """Applies the i-th map to every vector along axis i."""
+    for axis, function in enumerate(maps):
+        moved = jnp.moveaxis(array, axis, -1)
+        rows = jax.vmap(function)(moved.reshape(-1, moved.shape[-1]))
+        array = jnp.moveaxis(rows.reshape(*moved.shape[:-1], rows.shape[-1]), -1, axis)
+    return array.ravel()
+
+
+def _outer(a: Array, b: Array) -> Array:
+    return (a[:, None] * b[None]).ravel()

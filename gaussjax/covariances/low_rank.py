@@ -1,0 +1,135 @@
+"""Diagonal plus low rank: Σ = diag(scale²) + W Wᵀ, never as a d × d array.
+
+>>> cov = LowRank(jnp.array([1.0, 1.0, 2.0]), jnp.array([[1.0], [2.0], [0.0]]))
+>>> cov.dense()
+Array([[2., 2., 0.],
+       [2., 5., 0.],
+       [0., 0., 4.]], dtype=float32)
+"""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from gaussjax._struct import leaf, structure
+from gaussjax.covariances.base import Conditional, Covariance, Indices, log_density
+from gaussjax.linalg import lowrank
+from gaussjax.linalg.products import dot, gram
+
+
+@structure
+class LowRank(Covariance):
+    """Σ = diag(scale²) + W Wᵀ, `scale` `(..., d)`, `factor` W `(..., d, r)` with r ≪ d.
+
+    Samples cost O(dr), all else O(dr²). Entries of `scale` may be zero where W Wᵀ makes up for it.
+    """
+
+    scale: Float[Array, "... d"] = leaf(rank=1)
+    factor: Float[Array, "... d r"] = leaf(rank=2)
+
+    @property
+    def dim(self) -> int:
+        """Length of `scale`."""
+        return self.scale.shape[-1]
+
+    def color(self, noise: Float[Array, " d"], /) -> Float[Array, " d"]:
+        """C ε for a square root C. O(dr) after O(dr²) once"""
+        return lowrank.color(self._eliminated(), noise)
+
+    def whiten(self, vector: Float[Array, " d"], /) -> Float[Array, " d"]:
+        """C⁻¹ v. O(dr) after O(dr²) once"""
+        return lowrank.whiten(self._eliminated(), vector)
+
+    def logdet(self) -> Float[Array, ""]:
+        """By the determinant lemma. O(dr²)"""
+        return lowrank.logdet(self._eliminated())
+
+    def thin_parts(self) -> tuple[Array, Array]:
+        """As they are."""
+        return self.scale, self.factor
+
+    def plus(self, other: Covariance, /) -> Covariance | None:
+        """Variances add, and columns of factors join."""
+        parts = other.thin_parts()
+        if parts is None:
+            return None
+        factor = jnp.concatenate([self.factor, parts[1]], axis=1)
+        return LowRank(jnp.hypot(self.scale, parts[0]), factor)
+
+    def rescaled(self, factor: Array, /) -> Covariance:
+        """Rows scale."""
+        rows = jnp.broadcast_to(factor, (self.dim,))
+        return LowRank(jnp.abs(rows) * self.scale, rows[:, None] * self.factor)
+
+    def marginal(self, indices: Indices, /) -> Covariance:
+        """Some of the rows."""
+        return LowRank(self.scale[indices], self.factor[indices])
+
+    def conditional(self, kept: Indices, given: Indices, values: Array, /) -> Conditional:
+        """Given values change the law of z, and so W. O(dr²)"""
+        seen = lowrank.eliminate(self.scale[given], self.factor[given])
+        mean, root = lowrank.latent_posterior(seen, values)
+        law = LowRank(self.scale[kept], dot(self.factor[kept], root))
+        evidence = log_density(LowRank(self.scale[given], self.factor[given]), values)
+        return Conditional(dot(self.factor[kept], mean), law, evidence)
+
+    def conditional_where(self, mask: Array, values: Array, /) -> Conditional:
+        """As `conditional`: rows that are not given become noise that says nothing. O(dr²)"""
+        seen = LowRank(jnp.where(mask, self.scale, 1.0), jnp.where(mask[:, None], self.factor, 0.0))
+        mean, root = lowrank.latent_posterior(seen._eliminated(), values)
+        hidden = jnp.where(mask[:, None], 0.0, self.factor)
+        law = LowRank(jnp.where(mask, 0.0, self.scale), dot(hidden, root))
+        evidence = log_density(seen, values, jnp.sum(mask, dtype=values.dtype))
+        return Conditional(values + dot(hidden, mean), law, evidence)
+
+    def posterior(self, noise: Covariance, value: Array, /) -> Conditional | None:
+        """With diagonal noise τ²: z given the value, then s e given z and the value. O(dr²)"""
+        tau = noise.covariance_root()
+        if tau is None or tau.ndim > 1:
+            return None
+        both = jnp.hypot(self.scale, tau)
+        mean, root = lowrank.latent_posterior(lowrank.eliminate(both, self.factor), value)
+        share = jnp.square(tau / both)  # of what W z leaves of the value, the rest is s e
+        law = LowRank(self.scale * (tau / both), share[:, None] * dot(self.factor, root))
+        signal = dot(self.factor, mean)
+        estimate = signal + (1 - share) * (value - signal)
+        return Conditional(estimate, law, log_density(LowRank(both, self.factor), value))
+
+    @property
+    def noise_dim(self) -> int:
+        """Noise for every coordinate, and for every column of W."""
+        return self.dim + self.factor.shape[-1]
+
+    def draw(self, noise: Float[Array, " n"], /) -> Float[Array, " d"]:
+        """s ⊙ ε₁ + W ε₂. O(dr), not O(dr²)."""
+        return self.scale * noise[: self.dim] + dot(self.factor, noise[self.dim :])
+
+    def inv_quad(self, vector: Float[Array, " d"], /) -> Float[Array, ""]:
+        """As a sum of squares that keeps its digits at small noise. O(dr²)"""
+        return lowrank.inv_quad(self._eliminated(), vector)
+
+    def times(self, vector: Float[Array, " d"], /) -> Float[Array, " d"]:
+        """S² v + W Wᵀv. O(dr)"""
+        return jnp.square(self.scale) * vector + dot(self.factor, dot(self.factor.T, vector))
+
+    def variance(self) -> Float[Array, " d"]:
+        """S² and squared lengths of the rows of W. O(dr)"""
+        return jnp.square(self.scale) + jnp.sum(jnp.square(self.factor), axis=1)
+
+    def precision_diagonal(self) -> Float[Array, " d"]:
+        """By leverages. O(dr²), not O(d² r)."""
+        return lowrank.precision_diagonal(self._eliminated())
+
+    def diagonals(self, width: int, /) -> Float[Array, "w d"]:
+        """Products of rows of W. O(dr·width), not O(d²r)."""
+        rows = [
+            jnp.sum(self.factor * jnp.pad(self.factor[k:], ((0, min(k, self.dim)), (0, 0))), axis=1)
+            for k in range(width + 1)
+        ]
+        return jnp.stack(rows).at[0].add(jnp.square(self.scale))
+
+    def dense(self) -> Float[Array, "d d"]:
+        """Σ itself. O(d²r), not O(d³)."""
+        return jnp.diag(jnp.square(self.scale)) + gram(self.factor)
+
+    def _eliminated(self) -> lowrank.Elimination:
+        return lowrank.eliminate(self.scale, self.factor)

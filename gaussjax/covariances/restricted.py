@@ -1,0 +1,46 @@
+"""Marginals, conditionals and rescalings of any structure: its own rule, or a dense root.
+
+The dense way takes the rows of a root of Σ that belong to the coordinates in question, and makes
+them triangular by QR, so that no covariance matrix is formed and none subtracted.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from gaussjax.covariances.base import Conditional, Covariance, Indices, dtype_of
+from gaussjax.covariances.cholesky import Cholesky, condition_root, condition_root_where
+from gaussjax.covariances.scaled import Scaled
+from gaussjax.linalg.roots import triangular_root
+
+
+def marginal(cov: Covariance, indices: Indices, /) -> Covariance:
+    """Σ restricted to these rows and columns."""
+    law = cov.marginal(indices)
+    return Cholesky(triangular_root(root_rows(cov, indices))) if law is None else law
+
+
+def conditional(
+    cov: Covariance, kept: Indices, given: Indices, values: Float[Array, " m"], /
+) -> Conditional:
+    """Law of the coordinates `kept` of N(0, Σ) where those `given` have these values."""
+    law = cov.conditional(kept, given, values)
+    return condition_root(cov.dense_factor(), kept, given, values) if law is None else law
+
+
+def conditional_where(cov: Covariance, mask: Array, values: Array, /) -> Conditional:
+    """N(0, Σ) given the values at the mask; they are zero elsewhere."""
+    law = cov.conditional_where(mask, values)
+    return condition_root_where(cov.dense_factor(), mask, values) if law is None else law
+
+
+def rescaled(cov: Covariance, factor: Array, /) -> Covariance:
+    """diag(f) Σ diag(f), f `(d,)` or `()`; never dense."""
+    law = cov.rescaled(factor)
+    return Scaled(cov, jnp.broadcast_to(factor, (cov.dim,))) if law is None else law
+
+
+def root_rows(cov: Covariance, indices: Indices, /) -> Float[Array, "m d"]:
+    """Rows of a square root of Σ."""
+    units = (jnp.arange(cov.dim)[None] == jnp.asarray(indices)[:, None]).astype(dtype_of(cov))
+    return jax.vmap(cov.color_transpose)(units)

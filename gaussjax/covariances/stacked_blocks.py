@@ -1,0 +1,139 @@
+"""Block diagonal with equal blocks, stacked on an axis: one program for all of them.
+
+>>> from gaussjax import Diagonal
+>>> StackedBlocks(Diagonal(jnp.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]))).variance()
+Array([ 1.,  4.,  9., 16., 25., 36.], dtype=float32)
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from gaussjax._struct import nested, ranks, structure
+from gaussjax.covariances import pairs, restricted
+from gaussjax.covariances.base import Conditional, Covariance
+from gaussjax.covariances.diagonal import Diagonal
+
+
+@structure
+class StackedBlocks(Covariance):
+    """Σ = diag(Σ₁, …, Σₙ), `blocks` one structure whose leaves have a further axis of length n.
+
+    As `BlockDiagonal`, but compiled once whatever n is; the axis is right before the event axes.
+    """
+
+    blocks: Covariance = nested(stacked=1)
+
+    @property
+    def dim(self) -> int:
+        """N times the size of a block."""
+        return self._count * self.blocks.dim
+
+    def color(self, noise: Float[Array, " d"], /) -> Float[Array, " d"]:
+        """Cᵢ εᵢ."""
+        return self._map(lambda c, v: c.color(v), noise)
+
+    def whiten(self, vector: Float[Array, " d"], /) -> Float[Array, " d"]:
+        """Cᵢ⁻¹ vᵢ."""
+        return self._map(lambda c, v: c.whiten(v), vector)
+
+    def logdet(self) -> Float[Array, ""]:
+        """Σ log|Σᵢ|."""
+        return jnp.sum(jax.vmap(lambda c: c.logdet())(self.blocks))
+
+    def divergence_to(self, other: Covariance, /) -> Float[Array, ""] | None:
+        """Sum over the blocks, if both have as many of the same size."""
+        if not isinstance(other, StackedBlocks) or self._shape != other._shape:
+            return None
+        return jnp.sum(jax.vmap(pairs.divergence)(self.blocks, other.blocks))
+
+    def plus(self, other: Covariance, /) -> Covariance | None:
+        """Block by block, if `other` has as many of the same size or is diagonal."""
+        others = self._split_like(other)
+        return None if others is None else StackedBlocks(jax.vmap(pairs.add)(self.blocks, others))
+
+    def rescaled(self, factor: Array, /) -> Covariance:
+        """Block by block."""
+        factors = factor.reshape(self._shape) if factor.ndim else jnp.repeat(factor, self._count)
+        return StackedBlocks(jax.vmap(restricted.rescaled)(self.blocks, factors))
+
+    def conditional_where(self, mask: Array, values: Array, /) -> Conditional:
+        """Block by block."""
+        parts = mask.reshape(self._shape), values.reshape(self._shape)
+        return _joint(jax.vmap(restricted.conditional_where)(self.blocks, *parts))
+
+    def posterior(self, noise: Covariance, value: Array, /) -> Conditional | None:
+        """Block by block, if the noise has as many of the same size or is diagonal."""
+        noises = self._split_like(noise)
+        if noises is None:
+            return None
+        values = value.reshape(self._shape)
+        laws = jax.vmap(lambda c, e, v: c.posterior(e, v))(self.blocks, noises, values)
+        return None if laws is None else _joint(laws)
+
+    @property
+    def noise_dim(self) -> int:
+        """N times a block's noise."""
+        return self._count * self.blocks.noise_dim
+
+    def draw(self, noise: Float[Array, " n"], /) -> Float[Array, " d"]:
+        """By the blocks' cheapest root."""
+        return self._map(lambda c, v: c.draw(v), noise)
+
+    def inv_quad(self, vector: Float[Array, " d"], /) -> Float[Array, ""]:
+        """Sum of the blocks' own, which may be better than ‖C⁻¹v‖²."""
+        parts = vector.reshape(self._count, -1)
+        return jnp.sum(jax.vmap(lambda c, v: c.inv_quad(v))(self.blocks, parts))
+
+    def solve(self, vector: Float[Array, " d"], /) -> Float[Array, " d"]:
+        """By the blocks' own solve."""
+        return self._map(lambda c, v: c.solve(v), vector)
+
+    def times(self, vector: Float[Array, " d"], /) -> Float[Array, " d"]:
+        """By the blocks' own product."""
+        return self._map(lambda c, v: c.times(v), vector)
+
+    def variance(self) -> Float[Array, " d"]:
+        """The blocks' variances, not d products."""
+        return jax.vmap(lambda c: c.variance())(self.blocks).ravel()
+
+    def precision_diagonal(self) -> Float[Array, " d"]:
+        """The blocks' diagonals, not d solves."""
+        return jax.vmap(lambda c: c.precision_diagonal())(self.blocks).ravel()
+
+    def diagonals(self, width: int, /) -> Float[Array, "w d"]:
+        """The blocks' diagonals, not d products."""
+        parts = jax.vmap(lambda c: c.diagonals(width), out_axes=1)(self.blocks)
+        return parts.reshape(width + 1, -1)
+
+    def color_symmetric(self, noise: Float[Array, " d"], /) -> Float[Array, " d"]:
+        """Block by block. No d × d array."""
+        return self._map(lambda c, v: c.color_symmetric(v), noise)
+
+    @property
+    def _count(self) -> int:
+        leaf, rank = jax.tree.leaves(self.blocks)[0], ranks(self.blocks)[0]
+        return np.shape(leaf)[np.ndim(leaf) - rank - 1]
+
+    @property
+    def _shape(self) -> tuple[int, int]:
+        return self._count, self.blocks.dim
+
+    def _map(self, function: Callable[[Any, Array], Array], vector: Array) -> Array:
+        return jax.vmap(function)(self.blocks, vector.reshape(self._count, -1)).ravel()
+
+    def _split_like(self, other: Covariance) -> Covariance | None:
+        """`other` as blocks of this shape, if it has none that reach across them."""
+        if isinstance(other, StackedBlocks):
+            return other.blocks if self._shape == other._shape else None
+        root = other.covariance_root()
+        return None if root is None or root.ndim > 1 else Diagonal(root.reshape(self._shape))
+
+
+def _joint(laws: Conditional) -> Conditional:
+    """Stacked independent laws as one."""
+    return Conditional(laws.mean.ravel(), StackedBlocks(laws.cov), jnp.sum(laws.log_evidence))

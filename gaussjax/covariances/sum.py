@@ -1,0 +1,79 @@
+"""The sum of two covariances that have no common structure.
+
+What is linear in Σ stays as cheap as in the two terms: samples, products, variances. Whatever
+needs a factor (densities, solves, divergences) makes Σ dense.
+
+>>> from gaussjax import Diagonal, Isotropic
+>>> Sum(Diagonal(jnp.array([1.0, 2.0])), Isotropic(jnp.float32(1.0), 2)).variance()
+Array([2., 5.], dtype=float32)
+"""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from gaussjax._struct import nested, structure
+from gaussjax.covariances.base import Covariance
+from gaussjax.linalg.products import dot
+from gaussjax.linalg.roots import triangular_root
+from gaussjax.linalg.triangular import logdet_of_diagonal, solve
+
+
+@structure
+class Sum(Covariance):
+    """Σ = A + B of any two structures. Densities and solves are dense: O(d³), a `(d, d)` array."""
+
+    first: Covariance = nested()
+    second: Covariance = nested()
+
+    @property
+    def dim(self) -> int:
+        """That of both."""
+        return self.first.dim
+
+    def color(self, noise: Float[Array, " d"], /) -> Float[Array, " d"]:
+        """L ε. O(d³)"""
+        return dot(self.covariance_root(), noise)
+
+    def whiten(self, vector: Float[Array, " d"], /) -> Float[Array, " d"]:
+        """L⁻¹ v. O(d³)"""
+        return solve(self.covariance_root(), vector)
+
+    def logdet(self) -> Float[Array, ""]:
+        """2 Σ log Lᵢᵢ. O(d³)"""
+        return 2 * logdet_of_diagonal(jnp.diagonal(self.covariance_root()))
+
+    def covariance_root(self) -> Float[Array, "d d"]:
+        """L with L Lᵀ = A + B, from the factors of both. O(d³)"""
+        factors = [self.first.dense_factor(), self.second.dense_factor()]
+        return triangular_root(jnp.concatenate(factors, axis=1))
+
+    @property
+    def noise_dim(self) -> int:
+        """Independent noise for each term."""
+        return self.first.noise_dim + self.second.noise_dim
+
+    def draw(self, noise: Float[Array, " n"], /) -> Float[Array, " d"]:
+        """A sum of samples, as cheap as they are."""
+        size = self.first.noise_dim
+        return self.first.draw(noise[:size]) + self.second.draw(noise[size:])
+
+    def times(self, vector: Float[Array, " d"], /) -> Float[Array, " d"]:
+        """A v + B v."""
+        return self.first.times(vector) + self.second.times(vector)
+
+    def variance(self) -> Float[Array, " d"]:
+        """Sum of the variances."""
+        return self.first.variance() + self.second.variance()
+
+    def diagonals(self, width: int, /) -> Float[Array, "w d"]:
+        """Sum of the diagonals."""
+        return self.first.diagonals(width) + self.second.diagonals(width)
+
+    def dense(self) -> Float[Array, "d d"]:
+        """Sum of the matrices."""
+        return self.first.dense() + self.second.dense()
+
+    def rescaled(self, factor: Array, /) -> Covariance | None:
+        """Each term in its own structure."""
+        first, second = self.first.rescaled(factor), self.second.rescaled(factor)
+        return None if first is None or second is None else Sum(first, second)

@@ -1,0 +1,187 @@
+"""Σ = diag(s²) + W Wᵀ with few columns r: everything in O(d r²), without Σ and without Σ⁻¹.
+
+It is the law of x = s ⊙ e + W z for standard normal e and z, so all follows from the law of the
+latent z given x. With V = W / s and the Cholesky factor R of I + VᵀV that law has precision R Rᵀ.
+
+Where an entry of s is zero V is infinite. But Σ is only invertible if at most r of them are, so the
+r rows with the smallest s are eliminated after the others: given those, they have the covariance
+diag(s²) + (W R⁻ᵀ)(W R⁻ᵀ)ᵀ, which needs no division.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from gaussjax.linalg.cholesky import factorise
+from gaussjax.linalg.divergence import excess_of_logdet, minus_log1p
+from gaussjax.linalg.products import dot
+from gaussjax.linalg.roots import triangular_root
+from gaussjax.linalg.triangular import logdet_of_diagonal, solve
+
+
+class Elimination(NamedTuple):
+    """A factorisation of diag(s²) + W Wᵀ; the `last` rows are eliminated after the others."""
+
+    scale: Float[Array, " d"]  # s, and 1 in the last rows
+    ratio: Float[Array, "d r"]  # V = W / s, and 0 in the last rows
+    root: Float[Array, "r r"]  # R with R Rᵀ = I + VᵀV
+    last: Int[Array, " k"]
+    last_scale: Float[Array, " k"]
+    coupling: Float[Array, "k r"]  # W R⁻ᵀ in the last rows
+    corner: Float[Array, "k k"]  # lower factor of the last rows' covariance given the others
+
+
+def eliminate(scale: Float[Array, " d"], factor: Float[Array, "d r"], /) -> Elimination:
+    """Factorises diag(s²) + W Wᵀ. O(d r²)"""
+    d, r = factor.shape
+    _, last = jax.lax.top_k(-scale, min(d, r))
+    scale = jnp.where(scale < 0, jnp.nan, scale)
+    last_scale = scale[last]
+    safe = scale.at[last].set(1.0)
+    ratio = (factor / safe[:, None]).at[last].set(0.0)
+    root = latent_root(ratio)
+    coupling = solve(root, factor[last].T).T
+    corner = triangular_root(jnp.concatenate([jnp.diag(last_scale), coupling], axis=1))
+    return Elimination(safe, ratio, root, last, last_scale, coupling, corner)
+
+
+def latent_root(ratio: Float[Array, "d r"], /) -> Float[Array, "r r"]:
+    """Lower R with R Rᵀ = I + VᵀV, the precision of z given x. O(d r²)"""
+    return factorise(jnp.eye(ratio.shape[1], dtype=ratio.dtype) + dot(ratio.T, ratio))
+
+
+# C = diag(s)(I + V (I + R)⁻¹Vᵀ) is a root, for with K = (I + R)⁻¹
+#   K + Kᵀ + K VᵀV Kᵀ = K (Xᵀ + X + R Rᵀ − I) Kᵀ = K X Xᵀ Kᵀ = I,   X = I + R,
+# and its inverse has the core K' = (I + R)⁻ᵀR⁻¹ in place of K.
+def color(e: Elimination, noise: Float[Array, " d"], /) -> Float[Array, " d"]:
+    """C ε. O(d r)"""
+    first = _placed(noise, e.last, 0.0)
+    y = solve(_plus_identity(e.root), dot(e.ratio.T, first))
+    x = e.scale * (first + dot(e.ratio, y))
+    whitened = solve(e.root, dot(e.root, dot(_plus_identity(e.root).T, y)))  # R⁻¹Vᵀ(x / s)
+    return _placed(x, e.last, dot(e.coupling, whitened) + dot(e.corner, noise[e.last]))
+
+
+def whiten(e: Elimination, vector: Float[Array, " d"], /) -> Float[Array, " d"]:
+    """C⁻¹ v. O(d r)"""
+    scaled, whitened, corner = _eliminated(e, vector)
+    y = solve(_plus_identity(e.root), whitened, transpose=True)
+    return _placed(scaled - dot(e.ratio, y), e.last, corner)
+
+
+def inv_quad(e: Elimination, vector: Float[Array, " d"], /) -> Float[Array, ""]:
+    """vᵀΣ⁻¹v = ‖v/s − V ẑ‖² + ‖ẑ‖²: it keeps its digits where V is large. O(d r)
+
+    Both textbook forms, ‖v/s‖² − ‖R⁻¹Vᵀv/s‖² and the solve, cancel all of them there.
+    """
+    scaled, whitened, corner = _eliminated(e, vector)
+    z = solve(e.root, whitened, transpose=True)
+    residual = scaled - dot(e.ratio, z)
+    return _squares(residual) + _squares(z) + _squares(corner)
+
+
+def logdet(e: Elimination, /) -> Float[Array, ""]:
+    """log|Σ| = Σ log s² + log|R Rᵀ| + log|the last rows'|. O(d)"""
+    diagonals = [e.scale, jnp.diagonal(e.root), jnp.diagonal(e.corner)]
+    return 2 * sum((logdet_of_diagonal(x) for x in diagonals), jnp.zeros((), e.scale.dtype))
+
+
+def precision_diagonal(e: Elimination, /) -> Float[Array, " d"]:
+    """Diagonal of Σ⁻¹. O(d r²)
+
+    1/s² (1 − leverage) for the rows eliminated first, and what the last ones add by their Schur
+    complement; the rows with the largest leverage are among those.
+    """
+    weights = solve(e.root, e.ratio.T)  # R⁻¹Vᵀ
+    alone = (1 - jnp.sum(jnp.square(weights), axis=0)) / jnp.square(e.scale)
+    inverse = solve(e.corner, jnp.eye(len(e.last), dtype=e.scale.dtype))
+    reach = dot(dot(inverse, e.coupling), weights)  # L⁻¹ Cov(last, rest) Cov(rest)⁻¹ diag(s)
+    added = jnp.sum(jnp.square(reach), axis=0) / jnp.square(e.scale)
+    return (alone + added).at[e.last].set(jnp.sum(jnp.square(inverse), axis=0))
+
+
+def latent_posterior(
+    e: Elimination, vector: Float[Array, " d"], /
+) -> tuple[Float[Array, " r"], Float[Array, "r r"]]:
+    """Mean of z given x = v, and a root T of its covariance. O(d r)"""
+    _, whitened, _ = _eliminated(e, vector)
+    r, k = e.root.shape[0], len(e.last)
+    # The last rows observe u = Rᵀz ~ N(whitened, I): root of the joint law of them and u.
+    zero, one = jnp.zeros((r, k), vector.dtype), jnp.eye(r, dtype=vector.dtype)
+    joint = triangular_root(jnp.block([[jnp.diag(e.last_scale), e.coupling], [zero, one]]))
+    innovation = solve(joint[:k, :k], vector[e.last] - dot(e.coupling, whitened))
+    mean = whitened + dot(joint[k:, :k], innovation)
+    return solve(e.root, mean, transpose=True), solve(e.root, joint[k:, k:], transpose=True)
+
+
+def _eliminated(e: Elimination, vector: Array) -> tuple[Array, Array, Array]:
+    """v / s and R⁻¹Vᵀv/s of the rows eliminated first, and the whitened last rows."""
+    scaled = _placed(vector / e.scale, e.last, 0.0)
+    whitened = solve(e.root, dot(e.ratio.T, scaled))
+    corner = solve(e.corner, vector[e.last] - dot(e.coupling, whitened))
+    return scaled, whitened, corner
+
+
+def _placed(vector: Array, rows: Array, values: Array | float) -> Array:
+    return vector.at[rows].set(values, unique_indices=True)  # so that it has a transpose
+
+
+def _plus_identity(root: Array) -> Array:
+    return root + jnp.eye(root.shape[0], dtype=root.dtype)
+
+
+def _squares(x: Array) -> Array:
+    return jnp.sum(jnp.square(x))
+
+
+def divergence(
+    a: tuple[Float[Array, " d"], Float[Array, "d r"]],
+    b: tuple[Float[Array, " d"], Float[Array, "d r"]],
+    /,
+) -> Float[Array, ""]:
+    """D(A, B) = tr(B⁻¹A) − d − log|B⁻¹A| of two `(s, W)` with positive s. O(d r²)
+
+    By way of C = diag(s_a²) + W_b W_bᵀ, with the three-point identity of Bregman divergences
+        D(A, B) = D(A, C) + D(C, B) + tr((A − C)(B⁻¹ − C⁻¹)).
+    Each term is of second order in A − B, and is computed from the differences s_a − s_b and
+    W_a − W_b, which are exact when the two are close.
+    """
+    (s_a, w_a), (s_b, w_b) = a, b
+    shape = s_a.shape[0], max(w_a.shape[1], w_b.shape[1])
+    w_a, w_b = (jnp.pad(w, ((0, 0), (0, shape[1] - w.shape[1]))) for w in (w_a, w_b))
+
+    # D(C, B). With t = (s_a² − s_b²)/s_b², τ = t/(1 + t), leverages h = rows of G = V_b R_b⁻ᵀ and
+    # Z = Gᵀ diag(τ) G:  Σ (t − log(1 + t)) − Σ t τ h + (−tr Z − log|I − Z|).
+    v_b = w_b / s_b[:, None]
+    root_b = latent_root(v_b)
+    g = solve(root_b, v_b.T).T
+    t = (s_a - s_b) * (s_a + s_b) / jnp.square(s_b)
+    tau = t / (1 + t)
+    z = dot(g.T, tau[:, None] * g)
+    leverage = jnp.sum(jnp.square(g), axis=1)
+    scales = jnp.sum(minus_log1p(t) - t * tau * leverage) + excess_of_logdet(-z)
+
+    # D(A, C). With E = (W_a − W_b)/s_a, V = W_b/s_a, M = I + VᵀV = R Rᵀ, ζ = M⁻¹VᵀE and
+    # Y = R⁻¹(VᵀE + EᵀV + EᵀE)R⁻ᵀ:  (tr Y − log|I + Y|) + ‖E − Vζ‖² + ‖ζ‖² − ‖E R⁻ᵀ‖².
+    root = dot(root_b, factorise(jnp.eye(shape[1], dtype=z.dtype) - z))
+    v, e = w_b / s_a[:, None], (w_a - w_b) / s_a[:, None]
+    cross = dot(v.T, e)
+    zeta = solve_twice(root, cross)
+    y = solve(root, solve(root, cross + cross.T + dot(e.T, e)).T)
+    rest = e - dot(v, zeta)
+    spread = _squares(rest) + _squares(zeta) - _squares(solve(root, e.T))
+    factors = excess_of_logdet(y) + spread
+
+    # tr((A − C)(B⁻¹ − C⁻¹)) = tr((W_b E'ᵀ + E'W_bᵀ + E'E'ᵀ) C⁻¹ diag(s_a² − s_b²) B⁻¹), E' = s_a E.
+    e_b = (w_a - w_b) / s_b[:, None]
+    rest_b = e_b - dot(v_b, solve_twice(root_b, dot(v_b.T, e_b)))
+    solved, solved_b = solve_twice(root, v.T).T, solve_twice(root_b, v_b.T).T
+    rows = jnp.sum(solved_b * rest + rest_b * (solved + rest), axis=1)
+    return scales + factors + jnp.sum(t * (s_b / s_a) * rows)
+
+
+def solve_twice(root: Float[Array, "r r"], rhs: Float[Array, "r n"], /) -> Float[Array, "r n"]:
+    """(R Rᵀ)⁻¹ B. O(r² n)"""
+    return solve(root, solve(root, rhs), transpose=True)

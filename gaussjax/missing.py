@@ -1,0 +1,93 @@
+"""Missing data: what a mask says is observed, in shapes that do not depend on the mask.
+
+So one jitted call takes a batch with other missing entries in each row. Entries that are not
+observed are not read: they may be NaN, and have gradient zero.
+"""
+
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+from jaxtyping import Array, Bool, Float
+
+from gaussjax import _checks
+from gaussjax._batching import lift_events
+from gaussjax.covariances import Conditional, restricted
+from gaussjax.gaussian import Gaussian, sample
+
+
+@lift_events
+def condition_where(
+    g: Gaussian, mask: Bool[Array, "... d"], x: Float[Array, "... d"], /
+) -> Gaussian:
+    """Law of all coordinates given those of `x` at the mask, which have variance zero. O(d³)
+
+    The form of `condition` whose shapes do not depend on the mask: one jitted call conditions a
+    batch with other missing entries in each row. Entries of `x` off the mask are not read, and may
+    be NaN. The result can be sampled (`impute`), but has no density unless nothing is given.
+
+    Raises:
+        TypeError: `mask` is not boolean.
+        ValueError: sizes differ or batch shapes do not broadcast.
+
+    >>> import jax.numpy as jnp
+    >>> from gaussjax import from_cholesky
+    >>> g = from_cholesky([0.0, 0.0], [[2.0, 0.0], [1.0, 1.0]])
+    >>> condition_where(g, jnp.array([True, False]), [2.0, jnp.nan]).mean
+    Array([2., 1.], dtype=float32)
+    """
+    law = _given(g, mask, x)
+    return Gaussian(g.mean + law.mean, law.cov)
+
+
+@lift_events
+def log_prob_observed(
+    g: Gaussian, x: Float[Array, "... d"], mask: Bool[Array, "... d"], /
+) -> Float[Array, "..."]:
+    """Log density of the entries of `x` at the mask, in nats: the marginal's `log_prob`. O(d³)
+
+    What maximum likelihood with missing entries needs. The other entries are not read, may be NaN,
+    and have gradient zero; nothing observed gives 0.
+
+    Raises:
+        TypeError: `mask` is not boolean.
+        ValueError: sizes differ or batch shapes do not broadcast.
+
+    Source: Little & Rubin, Statistical Analysis with Missing Data, §6.2.
+
+    >>> import jax.numpy as jnp
+    >>> from gaussjax import log_prob, standard
+    >>> mask = jnp.array([True, False])
+    >>> bool(log_prob_observed(standard(2), [1.0, jnp.nan], mask) == log_prob(standard(1), [1.0]))
+    True
+    """
+    return _given(g, mask, x).log_evidence
+
+
+def impute(
+    key: Array, g: Gaussian, x: ArrayLike, mask: ArrayLike, shape: tuple[int, ...] = ()
+) -> Float[Array, "..."]:
+    """Samples of all coordinates given those of `x` at the mask, which stay as they are. O(d³)
+
+    The result is `shape + batch + (d,)`. Entries of `x` off the mask are not read.
+
+    Raises:
+        TypeError: `key` is no PRNG key, or `mask` not boolean.
+        ValueError: sizes differ or batch shapes do not broadcast.
+
+    Source: Little & Rubin, Statistical Analysis with Missing Data, §10.2.
+
+    >>> import jax
+    >>> from gaussjax import standard
+    >>> float(impute(jax.random.key(0), standard(2), [3.0, jnp.nan], jnp.array([True, False]))[0])
+    3.0
+    """
+    _checks.random_key(key)
+    draws = sample(key, condition_where(g, mask, x), shape)
+    return jnp.where(_checks.bool_array("mask", mask), _checks.real_array("x", x), draws).astype(
+        draws.dtype
+    )
+
+
+def _given(g: Gaussian, mask: Array, x: Array) -> Conditional:
+    # Entries off the mask may be NaN: they must reach no product, whose gradient would be NaN.
+    values = jnp.where(mask, jnp.where(mask, x, 0.0) - g.mean, 0.0)
+    return restricted.conditional_where(g.cov, mask, values)

@@ -1,0 +1,179 @@
+"""Linear observations of a Gaussian: the joint law, the posterior, the product of two densities.
+
+A covariance is updated through its root by QR (the array form of the Kalman filter), a precision
+through its own; no covariance is ever subtracted from another.
+"""
+
+import math
+from typing import Annotated, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float
+
+from gaussjax import _checks
+from gaussjax._batching import lift_events
+from gaussjax.covariances import Cholesky, Conditional, Covariance, PrecisionCholesky
+from gaussjax.covariances.cholesky import condition_root
+from gaussjax.gaussian import Gaussian
+from gaussjax.linalg.products import dot
+from gaussjax.linalg.roots import triangular_root
+
+
+class Posterior(NamedTuple):
+    """What an observation leaves.
+
+    Attributes:
+        posterior: the Gaussian of x given the observation.
+        log_evidence: log density of the observation, in nats, `(...)`.
+    """
+
+    posterior: Gaussian
+    log_evidence: Float[Array, "..."]
+
+
+class Product(NamedTuple):
+    """A product of two densities, p(x) q(x) = exp(log_normalizer) N(x; gaussian).
+
+    Attributes:
+        gaussian: the normalised product.
+        log_normalizer: log ∫ p(x) q(x) dx, in nats, `(...)`.
+    """
+
+    gaussian: Gaussian
+    log_normalizer: Float[Array, "..."]
+
+
+def joint(
+    prior: Gaussian, matrix: ArrayLike, offset: ArrayLike | None, noise: Gaussian, /
+) -> Gaussian:
+    """Law of (x, y), y = H x + b + e with x ~ prior and e ~ noise. O((d + m) d m)
+
+    `matrix` H is `(..., m, d)`, `offset` b `(..., m)` or None, `noise` a Gaussian in m dimensions
+    whose mean counts. The result is dense in d + m dimensions: its root is [[C, 0], [H C, R]].
+
+    Raises:
+        ValueError: sizes differ or batch shapes do not broadcast.
+
+    Source: Bishop, Pattern Recognition and Machine Learning, eqs. 2.105-2.108.
+
+    >>> from gaussjax import standard, variance
+    >>> variance(joint(standard(1), [[2.0]], None, standard(1)))
+    Array([1., 5.], dtype=float32)
+    """
+    _checks.instance("noise", noise, Gaussian)
+    zero = jnp.zeros(noise.dim, jnp.result_type(noise.mean))
+    return _joint(prior, matrix, zero if offset is None else offset, noise)
+
+
+def observe(prior: Gaussian, matrix: ArrayLike, noise: Gaussian, y: ArrayLike, /) -> Posterior:
+    """Posterior of x ~ prior given y = H x + e, e ~ noise, and log p(y). O((d + m)³)
+
+    `matrix` H is `(..., m, d)`, `noise` a Gaussian in m dimensions whose mean counts, `y`
+    `(..., m)`. By QR of the root of (y, x), the array form of the Kalman update: the covariance
+    is positive definite by construction, never Σ − K S Kᵀ. A prior known by its precision stays
+    so, and may be improper (a zero on the diagonal of its factor): then the evidence is NaN.
+
+    Raises:
+        ValueError: sizes differ or batch shapes do not broadcast.
+
+    Source: Kailath, Sayed & Hassibi, Linear Estimation, §12.3.
+
+    >>> from gaussjax import standard
+    >>> posterior, log_evidence = observe(standard(1), [[1.0]], standard(1), [2.0])
+    >>> posterior.mean.round(4)
+    Array([1.], dtype=float32)
+    """
+    return _observe(prior, matrix, noise, y)
+
+
+@lift_events
+def product(p: Gaussian, q: Gaussian, /) -> Product:
+    """Normalised product of two densities, and the log of its normaliser. O(d³), by structure
+
+    Precisions add: Σ⁻¹ = Σp⁻¹ + Σq⁻¹; the normaliser is N(μp; μq, Σp + Σq). Diagonal, circulant and
+    banded-precision pairs keep their structure, and so do precisions, low rank times diagonal, and
+    equal blocks. A factor known by its precision may be improper.
+
+    Raises:
+        ValueError: sizes differ or batch shapes do not broadcast.
+
+    Source: Rasmussen & Williams, Gaussian Processes for Machine Learning, A.7-A.8.
+
+    >>> from gaussjax import from_scale
+    >>> product(from_scale([0.0], [1.0]), from_scale([2.0], [1.0])).gaussian.mean.round(4)
+    Array([1.], dtype=float32)
+    """
+    law = p.cov.posterior(q.cov, q.mean - p.mean)
+    if law is not None:
+        return Product(Gaussian(p.mean + law.mean, law.cov), law.log_evidence)
+    law = q.cov.posterior(p.cov, p.mean - q.mean)
+    if law is not None:
+        return Product(Gaussian(q.mean + law.mean, law.cov), law.log_evidence)
+    law = _observed_root(
+        p.cov.dense_factor(), q.cov.dense_factor(), p.cov.dense_factor(), q.mean - p.mean
+    )
+    return Product(Gaussian(p.mean + law.mean, law.cov), law.log_evidence)
+
+
+@lift_events
+def _joint(
+    prior: Gaussian,
+    matrix: Float[Array, "... m d"],
+    offset: Float[Array, "... m"],
+    noise: Annotated[Gaussian, "m"],
+) -> Gaussian:
+    root, noise_root = _triangle(prior.cov), _triangle(noise.cov)
+    zero = jnp.zeros((prior.dim, noise.dim), root.dtype)
+    lower = jnp.block([[root, zero], [dot(matrix, root), noise_root]])
+    mean = jnp.concatenate([prior.mean, dot(matrix, prior.mean) + offset + noise.mean])
+    return Gaussian(mean, Cholesky(lower))
+
+
+def _triangle(cov: Covariance) -> Float[Array, "d d"]:
+    """The lower triangular root of any covariance."""
+    root = cov.covariance_root()
+    if root is None:
+        return triangular_root(cov.dense_factor())
+    return jnp.diag(root) if root.ndim == 1 else jnp.tril(root)
+
+
+@lift_events
+def _observe(
+    prior: Gaussian,
+    matrix: Float[Array, "... m d"],
+    noise: Annotated[Gaussian, "m"],
+    y: Float[Array, "... m"],
+) -> Posterior:
+    innovation = y - dot(matrix, prior.mean) - noise.mean
+    by_precision = prior.cov.covariance_root() is None and prior.cov.precision_root() is not None
+    update = _update_precision if by_precision else _update_covariance
+    law = update(prior.cov, matrix, noise.cov, innovation)
+    return Posterior(Gaussian(prior.mean + law.mean, law.cov), law.log_evidence)
+
+
+def _update_covariance(
+    prior: Covariance, matrix: Float[Array, "m d"], noise: Covariance, value: Float[Array, " m"]
+) -> Conditional:
+    """Law of x ~ N(0, Σ) given H x + e = v, by QR of [[H C, R], [C, 0]], a root of both."""
+    root, noise_root = prior.dense_factor(), noise.dense_factor()
+    m, d = matrix.shape
+    both = jnp.block([[dot(matrix, root), noise_root], [root, jnp.zeros((d, m), root.dtype)]])
+    return condition_root(both, np.arange(m, m + d), np.arange(m), value)
+
+
+def _update_precision(
+    prior: Covariance, matrix: Float[Array, "m d"], noise: Covariance, value: Float[Array, " m"]
+) -> Conditional:
+    """The same where Σ⁻¹ = L Lᵀ is known: Σ⁻¹ + HᵀΣₑ⁻¹H by QR of [L, (Cₑ⁻¹H)ᵀ]."""
+    whitened = jax.vmap(noise.whiten, 1, 1)(matrix)
+    root = jnp.tril(prior.precision_root())
+    law = PrecisionCholesky(triangular_root(jnp.concatenate([root, whitened.T], axis=1)))
+    mean = law.times(dot(whitened.T, noise.whiten(value)))
+    # log|HΣHᵀ + Σₑ| = log|Σₑ| + log|Σ| − log|posterior|, and the quadratic form is a least value
+    logdet = noise.logdet() + prior.logdet() - law.logdet()
+    distance = prior.inv_quad(mean) + noise.inv_quad(value - dot(matrix, mean))
+    size = len(value) * math.log(2 * math.pi)
+    return Conditional(mean, law, -0.5 * (distance + logdet + size))

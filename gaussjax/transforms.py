@@ -1,0 +1,312 @@
+"""Gaussian in, Gaussian out: linear maps, marginals, conditionals, sums, batches.
+
+The structure of the covariance is kept where the mathematics keeps it; else the result is a dense
+Cholesky factor, found from roots by QR and never by subtracting covariances.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Int
+
+from gaussjax import _checks
+from gaussjax._batching import lift_events
+from gaussjax._struct import ranks
+from gaussjax.covariances import BlockDiagonal, Cholesky, Covariance, pairs, restricted
+from gaussjax.covariances.base import Indices
+from gaussjax.gaussian import Gaussian, batch_shape
+from gaussjax.gaussian import mean as mean_of
+from gaussjax.linalg.products import dot
+from gaussjax.linalg.roots import triangular_root
+
+# Maps --------------------------------------------------------------------------------------------
+
+
+def affine(g: Gaussian, matrix: ArrayLike, offset: ArrayLike | None = None, /) -> Gaussian:
+    """Law of A x + b: N(A μ + b, A Σ Aᵀ), by QR of A C. O(m d²)
+
+    `matrix` A is `(..., m, d)` with m ≤ d independent rows, `offset` b `(..., m)` or zero. The
+    result is dense in m dimensions; for a diagonal A use `scale_by`, which keeps the structure.
+
+    Raises:
+        ValueError: sizes differ, m > d, or batch shapes do not broadcast.
+
+    Source: Bishop, Pattern Recognition and Machine Learning, eq. 2.115.
+
+    >>> from gaussjax import from_scale, variance
+    >>> variance(affine(from_scale([0.0, 0.0], [1.0, 2.0]), [[1.0, 1.0]]))
+    Array([5.], dtype=float32)
+    """
+    matrix = _checks.real_array("matrix", matrix)
+    _checks.rank_at_least("matrix", matrix, 2)
+    rows = matrix.shape[-2]
+    if rows > g.dim:
+        raise ValueError(
+            f"matrix must have at most {g.dim} rows, or the result is degenerate, got shape "
+            f"{matrix.shape}."
+        )
+    return _affine(g, matrix, jnp.zeros(rows, matrix.dtype) if offset is None else offset)
+
+
+@lift_events
+def _affine(
+    g: Gaussian, matrix: Float[Array, "... m d"], offset: Float[Array, "... m"]
+) -> Gaussian:
+    mapped = jax.vmap(g.cov.color_transpose)(matrix)
+    return Gaussian(dot(matrix, g.mean) + offset, Cholesky(triangular_root(mapped)))
+
+
+@lift_events
+def shift(g: Gaussian, offset: Float[Array, "... d"], /) -> Gaussian:
+    """Law of x + b: N(μ + b, Σ). O(d)
+
+    Raises:
+        ValueError: sizes differ or batch shapes do not broadcast.
+
+    >>> from gaussjax import standard
+    >>> shift(standard(2), [1.0, 2.0]).mean
+    Array([1., 2.], dtype=float32)
+    """
+    return Gaussian(g.mean + offset, g.cov)
+
+
+def scale_by(g: Gaussian, factor: ArrayLike, /) -> Gaussian:
+    """Law of f ⊙ x: N(f ⊙ μ, diag(f) Σ diag(f)), in the structure of Σ. O(d)
+
+    `factor` is one number, or `(..., d)`; entries are not zero. Structures that are not closed
+    under separate factors (Kronecker, Toeplitz, circulant) are wrapped, never made dense.
+
+    Raises:
+        ValueError: sizes differ or batch shapes do not broadcast.
+
+    >>> from gaussjax import from_scale
+    >>> scale_by(from_scale([1.0, 1.0], [1.0, 2.0]), -2.0).cov
+    Diagonal(scale=Array([2., 4.], dtype=float32))
+    """
+    factor = _checks.real_array("factor", factor)
+    return _scaled_alike(g, factor) if factor.ndim == 0 else _scaled(g, factor)
+
+
+@lift_events
+def _scaled_alike(g: Gaussian, factor: Float[Array, "..."]) -> Gaussian:
+    return Gaussian(factor * g.mean, restricted.rescaled(g.cov, factor))
+
+
+@lift_events
+def _scaled(g: Gaussian, factor: Float[Array, "... d"]) -> Gaussian:
+    return Gaussian(factor * g.mean, restricted.rescaled(g.cov, factor))
+
+
+# Parts -------------------------------------------------------------------------------------------
+
+
+def marginal(g: Gaussian, indices: Any, /) -> Gaussian:
+    """Law of some coordinates: N(μᵢ, Σᵢᵢ). O(m) to O(m d²), by structure
+
+    `indices` is a sequence or NumPy array of integers (static: checked, may count from the end) or
+    an integer JAX array `(..., m)` (traced: one out of range gives NaN). Diagonal and low-rank
+    covariances stay so; blocks for indices that do not jump back; Toeplitz for even steps; a chain
+    for a segment.
+
+    Raises:
+        ValueError: a static index is out of range or repeated.
+
+    >>> from gaussjax import from_scale
+    >>> marginal(from_scale([1.0, 2.0, 3.0], [1.0, 2.0, 3.0]), [0, 2]).mean
+    Array([1., 3.], dtype=float32)
+    """
+    if isinstance(indices, jax.Array):
+        return _marginal_traced(g, indices)
+    return _marginal(g, indices=_checks.indices(indices, g.dim))
+
+
+def condition(g: Gaussian, indices: Any, values: ArrayLike, /) -> Gaussian:
+    """Law of the other coordinates, in their order, given those at `indices`. O(d³), by structure
+
+    `values` is `(..., m)`; indices as in `marginal`. By QR of the rows of the factor:
+    [[A, 0], [B, C]] gives the mean μ₂ + B A⁻¹(v − μ₁) and the covariance C Cᵀ, so nothing is
+    subtracted. Diagonal and low-rank covariances, blocks, precisions and chains stay what they are.
+    No indices give g, all of them a Gaussian of dimension 0. `condition_where` takes a mask.
+
+    Raises:
+        ValueError: a static index is out of range or repeated, or sizes differ.
+
+    Source: Bishop, Pattern Recognition and Machine Learning, eqs. 2.81-2.82.
+
+    >>> from gaussjax import from_cholesky
+    >>> g = from_cholesky([0.0, 0.0], [[2.0, 0.0], [1.0, 1.0]])
+    >>> condition(g, [0], [2.0])
+    Gaussian(mean=Array([1.], dtype=float32), cov=Cholesky(lower=Array([[1.]], dtype=float32)))
+    """
+    values = _checks.real_array("values", values)
+    _checks.rank_at_least("values", values, 1)
+    traced = isinstance(indices, jax.Array)
+    given = _checks.index_array("indices", indices) if traced else _checks.indices(indices, g.dim)
+    if values.shape[-1] != given.shape[-1]:
+        raise ValueError(
+            f"values must have {given.shape[-1]} entries along the last axis, one for each index, "
+            f"got shape {values.shape}."
+        )
+    if traced:
+        return _condition_traced(g, given, values)
+    return _condition(g, values, given=given)
+
+
+@lift_events
+def convolve(p: Gaussian, q: Gaussian, /) -> Gaussian:
+    """Law of x + y for independent x ~ p, y ~ q: N(μp + μq, Σp + Σq). O(d) to O(d³)
+
+    In the structure that `add` finds.
+
+    Raises:
+        ValueError: sizes differ or batch shapes do not broadcast.
+
+    >>> from gaussjax import from_scale, variance
+    >>> variance(convolve(from_scale([0.0], [3.0]), from_scale([0.0], [4.0])))
+    Array([25.], dtype=float32)
+    """
+    return Gaussian(p.mean + q.mean, pairs.add(p.cov, q.cov))
+
+
+# Covariances -------------------------------------------------------------------------------------
+
+
+@lift_events
+def add(a: Covariance, b: Covariance, /) -> Covariance:
+    """A + B in a common structure, if there is one. O(d) to O(d³)
+
+    Diagonals, low rank with either, circulant, Toeplitz, and equal blocks stay structured. With a
+    dense operand the sum is a `Cholesky`, by QR. Any other pair is a `Sum`, which samples and
+    multiplies in the structures of both, and is made dense only by what needs a factor of it.
+
+    Raises:
+        ValueError: sizes differ or batch shapes do not broadcast.
+
+    >>> import jax.numpy as jnp
+    >>> from gaussjax import Diagonal, Isotropic
+    >>> add(Diagonal(jnp.array([3.0, 0.0])), Isotropic(jnp.array(4.0), 2))
+    Diagonal(scale=Array([5., 4.], dtype=float32))
+    """
+    return pairs.add(a, b)
+
+
+@lift_events
+def trace_solve(a: Covariance, b: Covariance, /) -> Float[Array, "..."]:
+    """tr(B⁻¹A). O(d) to O(d³), and no d × d array unless A or B is dense
+
+    Raises:
+        ValueError: sizes differ or batch shapes do not broadcast.
+
+    >>> import jax.numpy as jnp
+    >>> from gaussjax import Diagonal, Isotropic
+    >>> trace_solve(Isotropic(jnp.array(1.0), 2), Diagonal(jnp.array([1.0, 2.0])))
+    Array(1.25, dtype=float32)
+    """
+    return pairs.trace_solve(a, b)
+
+
+# Many Gaussians ----------------------------------------------------------------------------------
+
+
+def concatenate(gs: Sequence[Gaussian], /) -> Gaussian:
+    """Law of independent Gaussians side by side: dimensions add, the covariance is their blocks.
+
+    Raises:
+        ValueError: there is none, or their batch shapes differ.
+
+    >>> from gaussjax import standard, variance
+    >>> variance(concatenate([standard(1), standard(2)]))
+    Array([1., 1., 1.], dtype=float32)
+    """
+    means = _means("concatenate", gs)
+    shapes = {m.shape[:-1] for m in means}
+    if len(shapes) > 1:
+        raise ValueError(f"gs must have equal batch shapes, got {sorted(shapes)}.")
+    return Gaussian(jnp.concatenate(means, axis=-1), BlockDiagonal(tuple(g.cov for g in gs)))
+
+
+def stack(gs: Sequence[Gaussian], /) -> Gaussian:
+    """Gaussians of one structure as a batch, along a new first axis.
+
+    Raises:
+        ValueError: there is none, or their structures or shapes differ.
+
+    >>> from gaussjax import batch_shape, standard
+    >>> batch_shape(stack([standard(2), standard(2)]))
+    (2,)
+    """
+    _means("stack", gs)
+    if len({(jax.tree.structure(g), *map(jnp.shape, jax.tree.leaves(g))) for g in gs}) > 1:
+        raise ValueError("gs must have equal structures and shapes.")
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *gs)
+
+
+def take(g: Gaussian, index: Any, /) -> Gaussian:
+    """Elements of a batch: `index` (an integer, slice or array) along its first axis.
+
+    Raises:
+        ValueError: g has no batch axis.
+
+    >>> from gaussjax import from_scale
+    >>> take(from_scale([[0.0], [5.0]], [[1.0], [2.0]]), 1).mean
+    Array([5.], dtype=float32)
+    """
+    batch = batch_shape(g)
+    if not batch:
+        raise ValueError("g must have a batch axis to take from, got batch shape ().")
+
+    def taken(leaf: ArrayLike, rank: int) -> Array:
+        leaf = jnp.asarray(leaf)
+        return jnp.broadcast_to(leaf, batch + leaf.shape[leaf.ndim - rank :])[index]
+
+    leaves, treedef = jax.tree.flatten(g)
+    return jax.tree.unflatten(treedef, map(taken, leaves, ranks(g)))
+
+
+# One Gaussian ------------------------------------------------------------------------------------
+
+
+@lift_events
+def _marginal(g: Gaussian, *, indices: np.ndarray) -> Gaussian:
+    return Gaussian(g.mean[indices], restricted.marginal(g.cov, indices))
+
+
+@lift_events
+def _marginal_traced(g: Gaussian, indices: Int[Array, "... m"]) -> Gaussian:
+    mean = g.mean.at[indices].get(mode="fill", fill_value=jnp.nan)
+    return Gaussian(mean, restricted.marginal(g.cov, indices))
+
+
+@lift_events
+def _condition(g: Gaussian, values: Float[Array, "... m"], *, given: np.ndarray) -> Gaussian:
+    return _conditioned(g, np.setdiff1d(np.arange(g.dim), given), given, values)
+
+
+@lift_events
+def _condition_traced(
+    g: Gaussian, given: Int[Array, "... m"], values: Float[Array, "... m"]
+) -> Gaussian:
+    free = jnp.ones(g.dim, bool).at[given].set(False)
+    kept = jnp.argsort(~free)[: g.dim - given.shape[0]]  # stable: in their order
+    law = _conditioned(g, kept, given, values)
+    # an index out of range, or given twice, leaves more coordinates free than the shape says
+    valid = jnp.sum(free) == g.dim - given.shape[0]
+    return jax.tree.map(lambda x: jnp.where(valid, x, jnp.nan), law)
+
+
+def _conditioned(g: Gaussian, kept: Indices, given: Indices, values: Array) -> Gaussian:
+    law = restricted.conditional(g.cov, kept, given, values - g.mean[given])
+    return Gaussian(g.mean[kept] + law.mean, law.cov)
+
+
+def _means(name: str, gs: Sequence[Gaussian]) -> list[Array]:
+    """Means of a sequence of Gaussians, with their whole batch shapes."""
+    if not isinstance(gs, list | tuple) or len(gs) == 0:
+        raise ValueError(
+            f"{name} needs a sequence of one or more Gaussians, got {type(gs).__name__}."
+        )
+    return [mean_of(_checks.instance(f"gs[{i}]", g, Gaussian)) for i, g in enumerate(gs)]
