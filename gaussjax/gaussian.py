@@ -145,7 +145,9 @@ def log_prob(g: Gaussian, x: Float[Array, "... d"], /) -> Float[Array, "..."]:
     >>> print(f"{log_prob(standard(2), [0.0, 0.0]):.4f}")
     -1.8379
     """
-    return _log_density(g.cov, _squared_distance(g, x))
+    difference, infinite = _difference(g, x)
+    distance, logdet = g.cov.inv_quad_and_logdet(difference)
+    return _log_density(g.cov.dim, jnp.where(infinite, jnp.inf, distance), logdet)
 
 
 @lift_events
@@ -159,7 +161,8 @@ def mahalanobis(g: Gaussian, x: Float[Array, "... d"], /) -> Float[Array, "..."]
     >>> mahalanobis(from_scale([0.0, 0.0], [1.0, 2.0]), [3.0, 8.0])
     Array(25., dtype=float32)
     """
-    return _squared_distance(g, x)
+    difference, infinite = _difference(g, x)
+    return jnp.where(infinite, jnp.inf, g.cov.inv_quad(difference))
 
 
 @lift_events
@@ -271,21 +274,23 @@ def dim(g: Gaussian, /) -> int:
 # Pieces ------------------------------------------------------------------------------------------
 
 
-def _squared_distance(g: Gaussian, x: Array) -> Array:
+def _difference(g: Gaussian, x: Array) -> tuple[Array, Array]:
+    """X − μ, or zero where that is infinite, and whether it is.
+
+    ∞ − ∞ inside a substitution would be NaN, and its gradient with it.
+    """
     difference = x - g.mean
     infinite = jnp.any(jnp.isinf(difference)) & ~jnp.any(jnp.isnan(difference))
-    # ∞ − ∞ inside a substitution would be NaN, and its gradient with it.
-    distance = g.cov.inv_quad(jnp.where(infinite, 0.0, difference))
-    return jnp.where(infinite, jnp.inf, distance)
+    return jnp.where(infinite, 0.0, difference), infinite
 
 
-def _log_density(cov: Covariance, squared_distance: Array) -> Array:
-    return -0.5 * (squared_distance + cov.logdet() + cov.dim * math.log(2 * math.pi))
+def _log_density(dim: int, squared_distance: Array, logdet: Array) -> Array:
+    return -0.5 * (squared_distance + logdet + dim * math.log(2 * math.pi))
 
 
 @lift_events
 def _log_prob_of_noise(g: Gaussian, noise: Float[Array, "... d"]) -> Float[Array, "..."]:
-    return _log_density(g.cov, jnp.sum(jnp.square(noise)))
+    return _log_density(g.cov.dim, jnp.sum(jnp.square(noise)), g.cov.logdet())
 
 
 def _widened_and_noise(key: Array, g: Gaussian, shape: Any, size: int) -> tuple[Gaussian, Array]:

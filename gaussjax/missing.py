@@ -35,7 +35,7 @@ def condition_where(
     Array([2., 1.], dtype=float32)
     """
     law = _given(g, mask, x)
-    return Gaussian(g.mean + law.mean, law.cov)
+    return Gaussian(jnp.where(mask, x, g.mean + law.mean), law.cov)  # x itself, to the bit
 
 
 @lift_events

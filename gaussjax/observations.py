@@ -112,9 +112,8 @@ def product(p: Gaussian, q: Gaussian, /) -> Product:
     law = q.cov.posterior(p.cov, p.mean - q.mean)
     if law is not None:
         return Product(Gaussian(q.mean + law.mean, law.cov), law.log_evidence)
-    law = _observed_root(
-        p.cov.dense_factor(), q.cov.dense_factor(), p.cov.dense_factor(), q.mean - p.mean
-    )
+    identity = jnp.eye(p.dim, dtype=p.mean.dtype)
+    law = _update_covariance(p.cov, identity, q.cov, q.mean - p.mean)
     return Product(Gaussian(p.mean + law.mean, law.cov), law.log_evidence)
 
 

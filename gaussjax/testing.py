@@ -6,15 +6,23 @@
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from gaussjax import constructors, divergences
+from gaussjax import constructors, divergences, missing, transforms
 from gaussjax import gaussian as gs
-from gaussjax.covariances import Cholesky, Covariance, Diagonal, Isotropic, PrecisionCholesky
+from gaussjax.covariances import (
+    BandedPrecision,
+    Cholesky,
+    Covariance,
+    Diagonal,
+    LowRank,
+    PrecisionCholesky,
+)
 from gaussjax.gaussian import Gaussian
 
 
@@ -32,7 +40,7 @@ def check_covariance(make: Callable[[], Covariance], dense: Float[Array, "d d"])
     cov = make()
     sigma = np.asarray(dense, dtype=np.float64)
     tolerance = _tolerance(cov, sigma)
-    for check in (_moments, _densities, _samples, _pairs, _batches, _derivatives):
+    for check in (_moments, _densities, _samples, _pairs, _parts, _batches, _derivatives):
         check(cov, sigma, tolerance)
 
 
@@ -54,47 +62,71 @@ def _gaussian(cov: Covariance) -> tuple[Gaussian, np.ndarray, np.ndarray]:
 
 def _moments(cov: Covariance, sigma: np.ndarray, tolerance: float) -> None:
     g, mean, _ = _gaussian(cov)
+    of = jax.jit(lambda g: (gs.mean(g), gs.covariance(g), gs.variance(g), gs.precision(g)))
+    got_mean, covariance, variance, precision = of(g)
     _close("dim", gs.dim(g), len(sigma), 0)
-    _close("mean", gs.mean(g), mean, tolerance)
-    _close("covariance", gs.covariance(g), sigma, tolerance)
-    _close("variance", gs.variance(g), np.diag(sigma), tolerance)
-    inverse = np.linalg.inv(sigma)
-    _close("precision", gs.precision(g), inverse, tolerance * _condition(sigma))
-    for matrix in (gs.covariance(g), gs.precision(g)):
+    _close("mean", got_mean, mean, tolerance)
+    _close("covariance", covariance, sigma, tolerance)
+    _close("variance", variance, np.diag(sigma), tolerance)
+    _close("precision", precision, np.linalg.inv(sigma), tolerance * _condition(sigma))
+    for matrix in (covariance, precision):
         np.testing.assert_array_equal(matrix, np.swapaxes(matrix, -1, -2), "symmetric to the bit")
 
 
 def _densities(cov: Covariance, sigma: np.ndarray, tolerance: float) -> None:
     g, mean, x = _gaussian(cov)
-    dtype = g.mean.dtype
     logdet = np.linalg.slogdet(sigma)[1]
     constant = len(sigma) * np.log(2 * np.pi)
     solved = np.linalg.solve(sigma, x - mean)
     distance = (x - mean) @ solved
-    point = jnp.asarray(x, dtype)
-    _close("mahalanobis", gs.mahalanobis(g, point), distance, tolerance)
-    expected = -0.5 * (distance + logdet + constant)
+    log_prob = -0.5 * (distance + logdet + constant)
     size = distance + abs(logdet) + constant
-    _close("log_prob", gs.log_prob(g, point), expected, tolerance, size)
-    _close("entropy", gs.entropy(g), 0.5 * (logdet + constant + len(sigma)), tolerance, size)
-    _close("score", gs.score(g, point), -solved, tolerance * _condition(sigma))
-    _close("whiten", jnp.sum(jnp.square(gs.whiten(g, point))), distance, tolerance)
-    _close("color inverts whiten", gs.color(g, gs.whiten(g, point)), x, tolerance)
-    for name, function in (("log_prob", gs.log_prob), ("score", gs.score)):
-        _close(f"jitted {name}", jax.jit(function)(g, point), function(g, point), tolerance, size)
+    point = jnp.asarray(x, g.mean.dtype)
+    got = jax.jit(_densities_of)(g, point)
+    _close("eager log_prob", gs.log_prob(g, point), log_prob, tolerance, size)
+    _close("mahalanobis", got["mahalanobis"], distance, tolerance)
+    _close("log_prob", got["log_prob"], log_prob, tolerance, size)
+    _close("entropy", got["entropy"], 0.5 * (logdet + constant + len(sigma)), tolerance, size)
+    _close("score", got["score"], -solved, tolerance * _condition(sigma))
+    _close("gradient of log_prob", got["gradient"], -solved, tolerance * _condition(sigma))
+    _close("whiten", np.sum(np.square(got["whiten"])), distance, tolerance)
+    _close("color inverts whiten", got["back"], x, tolerance * _condition(sigma))
+
+
+def _densities_of(g: Gaussian, x: Array) -> dict[str, Array]:
+    whitened = gs.whiten(g, x)
+    return {
+        "mahalanobis": gs.mahalanobis(g, x),
+        "log_prob": gs.log_prob(g, x),
+        "entropy": gs.entropy(g),
+        "score": gs.score(g, x),
+        "gradient": jax.grad(gs.log_prob, 1)(g, x),
+        "whiten": whitened,
+        "back": gs.color(g, whitened),
+    }
 
 
 def _samples(cov: Covariance, sigma: np.ndarray, tolerance: float) -> None:
     g, mean, _ = _gaussian(cov)
     identity = jnp.eye(len(sigma), dtype=g.mean.dtype)
-    for name, color in (("color", gs.color), ("color_symmetric", gs.color_symmetric)):
-        factor = np.asarray(color(g, identity), float) - mean  # row i is the i-th column of a root
-        _close(f"{name} of the identity", factor.T @ factor, sigma, tolerance)
+    wide = jnp.eye(g.cov.noise_dim, dtype=g.mean.dtype)
     key = jax.random.key(0)
-    x, value = gs.sample_and_log_prob(key, g, (3,))
-    _close("sample", gs.sample(key, g, (3,)), x, 0)
+
+    def of(g: Gaussian) -> tuple[Any, ...]:
+        x, value = gs.sample_and_log_prob(key, g, (3,))
+        roots = gs.color(g, identity), gs.color_symmetric(g, identity)
+        return roots, jax.vmap(g.cov.draw)(wide), gs.sample(key, g, (3,)), value, gs.log_prob(g, x)
+
+    roots, draws, samples, value, again = jax.jit(of)(g)
+    for name, root in zip(("color", "color_symmetric"), roots, strict=True):
+        factor = np.asarray(root, float) - mean  # row i is the i-th column of a root
+        _close(f"{name} of the identity", factor.T @ factor, sigma, tolerance)
+    draws = np.asarray(draws, float)
+    _close("draw of the identity", draws.T @ draws, sigma, tolerance)
+    if samples.shape != (3, len(sigma)):
+        raise AssertionError(f"sample: expected shape {(3, len(sigma))}, got {samples.shape}")
     size = np.max(np.abs(value)) + len(sigma)
-    _close("log_prob of a sample", gs.log_prob(g, x), value, tolerance * _condition(sigma), size)
+    _close("log_prob of a sample", again, value, tolerance * _condition(sigma), size)
 
 
 def _pairs(cov: Covariance, sigma: np.ndarray, tolerance: float) -> None:
@@ -102,60 +134,86 @@ def _pairs(cov: Covariance, sigma: np.ndarray, tolerance: float) -> None:
     _close("kl_divergence to itself", divergences.kl_divergence(g, g), 0.0, tolerance, 1.0)
     for partner, dense in _partners(g.mean.dtype, len(sigma)):
         other = Gaussian(jnp.asarray(x, g.mean.dtype), partner)
-        for p, q, a, b in ((g, other, sigma, dense), (other, g, dense, sigma)):
-            name = f"kl_divergence({type(p.cov).__name__}, {type(q.cov).__name__})"
+        both = jax.jit(lambda p, q: (_of_a_pair(p, q), _of_a_pair(q, p)))(g, other)
+        pairs = (g, other, sigma, dense), (other, g, dense, sigma)
+        for (p, q, a, b), (kl, cross, trace, total) in zip(pairs, both, strict=True):
+            names = f"({type(p.cov).__name__}, {type(q.cov).__name__})"
             expected, size = _dense_kl(a, b, x - mean)
-            _close(name, divergences.kl_divergence(p, q), expected, tolerance, size)
-            _close(
-                f"jitted {name}",
-                jax.jit(divergences.kl_divergence)(p, q),
-                expected,
-                tolerance,
-                size,
-            )
-            cross = expected + 0.5 * np.linalg.slogdet(2 * np.pi * np.e * a)[1]
-            size += abs(cross) + abs(expected)
-            _close(
-                f"cross entropy for {name}", divergences.cross_entropy(p, q), cross, tolerance, size
-            )
+            _close(f"kl_divergence{names}", kl, expected, tolerance, size)
+            expected += 0.5 * np.linalg.slogdet(2 * np.pi * np.e * a)[1]
+            _close(f"cross_entropy{names}", cross, expected, tolerance, size + abs(expected))
+            expected = np.trace(np.linalg.solve(b, a))
+            _close(f"trace_solve{names}", trace, expected, tolerance, size)
+            _close(f"add{names}", total, a + b, tolerance)
+
+
+def _of_a_pair(p: Gaussian, q: Gaussian) -> tuple[Array, ...]:
+    return (
+        divergences.kl_divergence(p, q),
+        divergences.cross_entropy(p, q),
+        transforms.trace_solve(p.cov, q.cov),
+        gs.covariance(transforms.convolve(p, q)),
+    )
+
+
+def _parts(cov: Covariance, sigma: np.ndarray, tolerance: float) -> None:
+    """Maps, a marginal and a conditional, where there are two coordinates or more."""
+    g, mean, x = _gaussian(cov)
+    tolerance *= _condition(sigma)
+    factor = np.linspace(0.5, 2.0, len(sigma)).astype(g.mean.dtype)
+    scaled = transforms.scale_by(g, jnp.asarray(factor))
+    _close("scale_by", gs.covariance(scaled), sigma * np.outer(factor, factor), tolerance)
+    if len(sigma) == 1:
+        return
+    rest, given = np.arange(1, len(sigma)), np.array([0])
+    gain = sigma[rest][:, given] / sigma[0, 0]
+    expected = mean[rest] + gain @ (x - mean)[given]
+    covariance = sigma[np.ix_(rest, rest)] - gain @ sigma[np.ix_(given, rest)]
+    point = jnp.asarray(np.where(np.arange(len(sigma)) == 0, x, np.nan), g.mean.dtype)
+
+    def of(g: Gaussian, point: Array) -> tuple[Array, ...]:
+        law = transforms.condition(g, given, point[given])
+        masked = missing.condition_where(g, ~jnp.isnan(point), point)
+        marginal = gs.covariance(transforms.marginal(g, rest))
+        return gs.mean(law), gs.covariance(law), gs.mean(masked), marginal
+
+    mean_given, covariance_given, masked, marginal = jax.jit(of)(g, point)
+    size = np.max(np.abs(x)) + 1
+    _close("condition", mean_given, expected, tolerance, size)
+    _close("condition's covariance", covariance_given, covariance, tolerance, np.max(sigma))
+    _close("condition_where", masked[rest], expected, tolerance, size)
+    _close("marginal", marginal, sigma[np.ix_(rest, rest)], tolerance)
 
 
 def _batches(cov: Covariance, sigma: np.ndarray, tolerance: float) -> None:
     """A batch of two equal Gaussians at two points gives what each gives alone."""
     g, _, x = _gaussian(cov)
     points = jnp.asarray(np.stack([x, 2 * x]), g.mean.dtype)
-    pair = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), g)
-    for name in ("log_prob", "score", "whiten", "color"):
-        function = getattr(gs, name)
-        looped = jnp.stack([function(g, point) for point in points])
-        size = np.max(np.abs(looped), initial=0.0)
-        for batch in (
-            function(g, points),
-            function(pair, points),
-            jax.vmap(function)(pair, points),
-        ):
-            _close(f"batched {name}", batch, looped, tolerance, size)
-    kl = divergences.kl_divergence(pair, constructors.standard(cov.dim, g.mean.dtype))
-    if kl.shape != (2,):
-        raise AssertionError(f"batched kl_divergence: expected shape (2,), got {kl.shape}")
+
+    def of(g: Gaussian, points: Array) -> dict[str, list[Array]]:
+        pair = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), g)
+        return {
+            name: [f(g, points[0]), f(g, points), f(pair, points), jax.vmap(f)(pair, points)]
+            for name, f in (("log_prob", gs.log_prob), ("whiten", gs.whiten), ("color", gs.color))
+        }
+
+    for name, (alone, *batches) in jax.jit(of)(g, points).items():
+        size = float(np.max(np.abs(batches[-1]), initial=0.0))
+        for batch in batches:
+            _close(f"batched {name}", batch[0], alone, tolerance, size)
+            _close(f"batched {name}", batch[1], batches[-1][1], tolerance, size)
 
 
 def _derivatives(cov: Covariance, sigma: np.ndarray, tolerance: float) -> None:
     g, _, x = _gaussian(cov)
     point = jnp.asarray(x, g.mean.dtype)
-    _close(
-        "gradient of log_prob",
-        jax.grad(gs.log_prob, 1)(g, point),
-        gs.score(g, point),
-        tolerance * _condition(sigma),
-    )
-    hessian = jax.hessian(gs.log_prob, 1)(g, point)
+    hessian = jax.jit(jax.hessian(gs.log_prob, 1))(g, point)
     _close("Hessian of log_prob", hessian, -np.linalg.inv(sigma), tolerance * _condition(sigma))
-    for leaf in jax.tree.leaves(
-        jax.grad(lambda g: divergences.kl_divergence(g, constructors.standard(cov.dim)))(g)
-    ):
-        if not np.all(np.isfinite(leaf)):
-            raise AssertionError("gradient of kl_divergence: not finite")
+    standard = constructors.standard(cov.dim, g.mean.dtype)
+    for function in (divergences.kl_divergence, lambda p, q: divergences.kl_divergence(q, p)):
+        for leaf in jax.tree.leaves(jax.jit(jax.grad(function))(g, standard)):
+            if not np.all(np.isfinite(leaf)):
+                raise AssertionError("gradient of kl_divergence: not finite")
 
 
 def _partners(dtype: np.dtype, d: int) -> list[tuple[Covariance, np.ndarray]]:
@@ -165,11 +223,18 @@ def _partners(dtype: np.dtype, d: int) -> list[tuple[Covariance, np.ndarray]]:
     lower = lower.astype(dtype).astype(float)
     scale = np.diag(lower)
     array = jnp.asarray(lower, dtype)
+    band = array[:2].at[0].set(jnp.diagonal(array)) if d > 1 else array
+    banded = np.diag(np.asarray(band[0], float))
+    banded += sum(np.diag(np.asarray(row[: d - 1], float), -1) for row in band[1:])
     return [
-        (Isotropic(jnp.asarray(1.5, dtype), d), 2.25 * np.eye(d)),
         (Diagonal(jnp.diagonal(array)), np.diag(scale**2)),
         (Cholesky(array), lower @ lower.T),
         (PrecisionCholesky(array), np.linalg.inv(lower @ lower.T)),
+        (
+            LowRank(jnp.diagonal(array), array[:, :1]),
+            np.diag(scale**2) + lower[:, :1] @ lower[:, :1].T,
+        ),
+        (BandedPrecision(band), np.linalg.inv(banded @ banded.T)),
     ]
 
 

@@ -2,8 +2,10 @@
 
 from collections.abc import Callable
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy.linalg import block_diag, toeplitz
 
 import gaussjax as gj
 
@@ -38,9 +40,67 @@ def _precision(rng, d, dtype) -> Case:
     )
 
 
+def _low_rank(rng, d, dtype) -> Case:
+    scale, factor = rng.uniform(0.5, 2.0, d).astype(dtype), rng.normal(size=(d, 2)).astype(dtype)
+    dense = np.diag(scale.astype(float) ** 2) + factor.astype(float) @ factor.T.astype(float)
+    return gj.LowRank(jnp.asarray(scale), jnp.asarray(factor)), dense
+
+
+def _kronecker(rng, d, dtype) -> Case:
+    size = _divisor(d)
+    (a, first), (b, second) = _cholesky(rng, size, dtype), _precision(rng, d // size, dtype)
+    return gj.Kronecker((a, b)), np.kron(first, second)
+
+
+def _block_diagonal(rng, d, dtype) -> Case:
+    parts = [_cholesky(rng, d // 2, dtype), _low_rank(rng, d - d // 2, dtype)]
+    return gj.BlockDiagonal(tuple(c for c, _ in parts)), block_diag(*[m for _, m in parts])
+
+
+def _stacked_blocks(rng, d, dtype) -> Case:
+    count = _divisor(d)
+    parts = [_cholesky(rng, d // count, dtype) for _ in range(count)]
+    blocks = jax.tree.map(lambda *leaves: jnp.stack(leaves), *[c for c, _ in parts])
+    return gj.StackedBlocks(blocks), block_diag(*[m for _, m in parts])
+
+
+def _circulant(rng, d, dtype) -> Case:
+    half = rng.uniform(0.5, 3.0, d // 2 + 1)
+    spectrum = np.concatenate([half, half[1 : (d + 1) // 2][::-1]]).astype(dtype)
+    column = np.fft.ifft(spectrum.astype(float)).real
+    return gj.Circulant(jnp.asarray(spectrum)), toeplitz(column)
+
+
+def _toeplitz(rng, d, dtype) -> Case:
+    lags, rate = np.arange(d), rng.uniform(0.4, 0.8)
+    column = (2 * rate**lags * np.cos(0.3 * lags) + 0.4 * (lags == 0)).astype(dtype)
+    return gj.Toeplitz(jnp.asarray(column)), toeplitz(column.astype(float))
+
+
+def _banded_precision(rng, d, dtype) -> Case:
+    lower = (0.3 * rng.normal(size=(3, d))).astype(dtype)
+    lower[0] = rng.uniform(0.7, 1.5, d)
+    matrix = sum(np.diag(row[: d - k].astype(float), -k) for k, row in enumerate(lower[:d]))
+    return gj.BandedPrecision(jnp.asarray(lower)), np.linalg.inv(matrix @ matrix.T)
+
+
+def _divisor(d: int) -> int:
+    """The smallest divisor above one."""
+    return next((k for k in range(2, d) if d % k == 0), d)
+
+
 STRUCTURES: dict[str, Callable[..., Case]] = {
     "isotropic": _isotropic,
     "diagonal": _diagonal,
     "cholesky": _cholesky,
     "precision": _precision,
+    "low_rank": _low_rank,
+    "kronecker": _kronecker,
+    "block_diagonal": _block_diagonal,
+    "stacked_blocks": _stacked_blocks,
+    "circulant": _circulant,
+    "toeplitz": _toeplitz,
+    "banded_precision": _banded_precision,
 }
+
+DENSE = {"cholesky", "precision"}

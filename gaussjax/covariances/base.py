@@ -149,6 +149,10 @@ class Covariance(abc.ABC):
         """vᵀΣ⁻¹v."""
         return jnp.sum(jnp.square(self.whiten(vector)))  # cannot be negative; vᵀ(Σ⁻¹v) can
 
+    def inv_quad_and_logdet(self, vector: Float[Array, " d"], /) -> tuple[Array, Array]:
+        """vᵀΣ⁻¹v and log|Σ|, as densities need them."""
+        return self.inv_quad(vector), self.logdet()
+
     def solve(self, vector: Float[Array, " d"], /) -> Float[Array, " d"]:
         """Σ⁻¹v = C⁻ᵀC⁻¹v."""
         (solution,) = jax.linear_transpose(self.whiten, vector)(self.whiten(vector))
@@ -211,7 +215,8 @@ def dtype_of(cov: Any, /) -> jnp.dtype:
 def log_density(cov: Covariance, vector: Array, /, count: Array | int | None = None) -> Array:
     """Log density of N(0, Σ) at `vector`; `count` of its coordinates are real, the rest padding."""
     count = cov.dim if count is None else count
-    return -0.5 * (cov.inv_quad(vector) + cov.logdet() + count * math.log(2 * math.pi))
+    distance, logdet = cov.inv_quad_and_logdet(vector)
+    return -0.5 * (distance + logdet + count * math.log(2 * math.pi))
 
 
 def over_basis(cov: Covariance, function: Callable[[Array], Array], /) -> Array:

@@ -104,6 +104,10 @@ class Toeplitz(Covariance):
         """‖L⁻¹v‖², with a derivative that does not go through the recursion. O(d²)"""
         return toeplitz.inv_quad(self.column, vector)
 
+    def inv_quad_and_logdet(self, vector: Float[Array, " d"], /) -> tuple[Array, Array]:
+        """Both in one run of the recursion, not two."""
+        return toeplitz.inv_quad_and_logdet(self.column, vector)
+
     def solve(self, vector: Float[Array, " d"], /) -> Float[Array, " d"]:
         """By the recursion of Levinson. O(d²)"""
         return toeplitz.solve(self.column, vector)

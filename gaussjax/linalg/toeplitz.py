@@ -127,7 +127,7 @@ def inverse_diagonal(column: Float[Array, " d"], /) -> Float[Array, " d"]:
 def logdet(column: Float[Array, " d"], /) -> Float[Array, ""]:
     """log|T| = Σ log eₖ; NaN where T is not positive definite. O(d²)"""
     _, _, errors = _recursion(column, lambda k, state, _: (None, state.error), None)
-    return jnp.sum(jnp.log(jnp.where(errors > 0, errors, jnp.nan)))
+    return _sum_of_logs(errors)
 
 
 @logdet.defjvp
@@ -148,6 +148,23 @@ def _(primals, tangents):
     (column, vector), (dcolumn, dvector) = primals, tangents
     x = solve(column, vector)
     return inv_quad(column, vector), dot(x, 2 * dvector - times(dcolumn, x))
+
+
+@jax.custom_jvp
+def inv_quad_and_logdet(
+    column: Float[Array, " d"], vector: Float[Array, " d"], /
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """Both at once, in one run of the recursion. O(d²)"""
+    whitened, errors = whiten(column, vector)
+    return jnp.sum(jnp.square(whitened)), _sum_of_logs(errors)
+
+
+@inv_quad_and_logdet.defjvp
+def _(primals, tangents):
+    (column, vector), (dcolumn, _) = primals, tangents
+    _, dquad = jax.jvp(inv_quad, primals, tangents)
+    _, dlogdet = jax.jvp(logdet, (column,), (dcolumn,))
+    return inv_quad_and_logdet(column, vector), (dquad, dlogdet)
 
 
 def divergence(a: Float[Array, " d"], b: Float[Array, " d"], /) -> Float[Array, ""]:
@@ -234,6 +251,10 @@ def _recursion(column: Array, visit: Visit, carry: object) -> tuple[Filter, obje
         (state, carry), out = lax.scan(step, both, jnp.arange(start, stop))
         outputs.append(out)
     return state, carry, jax.tree.map(lambda *parts: jnp.concatenate(parts), *outputs)
+
+
+def _sum_of_logs(errors: Array) -> Array:
+    return jnp.sum(jnp.log(jnp.where(errors > 0, errors, jnp.nan)))
 
 
 STAGES = 4

@@ -188,7 +188,8 @@ def test_ctrl_c_after_the_decision_to_save_leaves_a_checkpoint(tmp_path, monkeyp
     monkeypatch.setattr(report, "append_metrics", interrupted)
     config = run_in(tmp_path, epochs=1000, eval_every=1000)
     saved = newest(config)
-    assert saved is not None and int(saved.epoch) == 2
+    assert saved is not None
+    assert int(saved.epoch) == 2
 
 
 def test_help_lists_every_choice():
