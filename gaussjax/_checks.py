@@ -97,6 +97,15 @@ def indices(value: Any, dim: int) -> np.ndarray:
     return array
 
 
+def one_each(name: str, shape: tuple[int, ...], count: int) -> None:
+    """Refuses values that are not one for each index."""
+    if shape[-1] != count:
+        raise ValueError(
+            f"{name} must have {count} entries along the last axis, one for each index, got shape "
+            f"{shape}."
+        )
+
+
 def broadcastable(names: list[str], shapes: list[tuple[int, ...]]) -> tuple[int, ...]:
     """Broadcast batch shape, or the sentence that says which shapes do not."""
     try:

@@ -81,10 +81,9 @@ def impute(
     3.0
     """
     _checks.random_key(key)
+    x, mask = _checks.real_array("x", x), _checks.bool_array("mask", mask)
     draws = sample(key, condition_where(g, mask, x), shape)
-    return jnp.where(_checks.bool_array("mask", mask), _checks.real_array("x", x), draws).astype(
-        draws.dtype
-    )
+    return jnp.where(mask, x.astype(draws.dtype), draws)  # to the bit
 
 
 def _given(g: Gaussian, mask: Array, x: Array) -> Conditional:

@@ -65,7 +65,8 @@ def joint(
     """
     _checks.instance("noise", noise, Gaussian)
     zero = jnp.zeros(noise.dim, jnp.result_type(noise.mean))
-    return _joint(prior, matrix, zero if offset is None else offset, noise)
+    offset = zero if offset is None else _checks.real_array("offset", offset)
+    return _joint(prior, _checks.real_array("matrix", matrix), offset, noise)
 
 
 def observe(prior: Gaussian, matrix: ArrayLike, noise: Gaussian, y: ArrayLike, /) -> Posterior:
@@ -86,6 +87,7 @@ def observe(prior: Gaussian, matrix: ArrayLike, noise: Gaussian, y: ArrayLike, /
     >>> posterior.mean.round(4)
     Array([1.], dtype=float32)
     """
+    matrix, y = _checks.real_array("matrix", matrix), _checks.real_array("y", y)
     return _observe(prior, matrix, noise, y)
 
 
@@ -147,9 +149,11 @@ def _observe(
     y: Float[Array, "... m"],
 ) -> Posterior:
     innovation = y - dot(matrix, prior.mean) - noise.mean
-    by_precision = prior.cov.covariance_root() is None and prior.cov.precision_root() is not None
-    update = _update_precision if by_precision else _update_covariance
-    law = update(prior.cov, matrix, noise.cov, innovation)
+    root = prior.cov.precision_root() if prior.cov.covariance_root() is None else None
+    if root is None:
+        law = _update_covariance(prior.cov, matrix, noise.cov, innovation)
+    else:
+        law = _update_precision(prior.cov, root, matrix, noise.cov, innovation)
     return Posterior(Gaussian(prior.mean + law.mean, law.cov), law.log_evidence)
 
 
@@ -164,12 +168,16 @@ def _update_covariance(
 
 
 def _update_precision(
-    prior: Covariance, matrix: Float[Array, "m d"], noise: Covariance, value: Float[Array, " m"]
+    prior: Covariance,
+    root: Float[Array, "d d"],
+    matrix: Float[Array, "m d"],
+    noise: Covariance,
+    value: Float[Array, " m"],
 ) -> Conditional:
     """The same where Σ⁻¹ = L Lᵀ is known: Σ⁻¹ + HᵀΣₑ⁻¹H by QR of [L, (Cₑ⁻¹H)ᵀ]."""
     whitened = jax.vmap(noise.whiten, 1, 1)(matrix)
-    root = jnp.tril(prior.precision_root())
-    law = PrecisionCholesky(triangular_root(jnp.concatenate([root, whitened.T], axis=1)))
+    both = jnp.concatenate([jnp.tril(root), whitened.T], axis=1)
+    law = PrecisionCholesky(triangular_root(both))
     mean = law.times(dot(whitened.T, noise.whiten(value)))
     # log|HΣHᵀ + Σₑ| = log|Σₑ| + log|Σ| − log|posterior|, and the quadratic form is a least value
     logdet = noise.logdet() + prior.logdet() - law.logdet()

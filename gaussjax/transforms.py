@@ -49,7 +49,8 @@ def affine(g: Gaussian, matrix: ArrayLike, offset: ArrayLike | None = None, /) -
             f"matrix must have at most {g.dim} rows, or the result is degenerate, got shape "
             f"{matrix.shape}."
         )
-    return _affine(g, matrix, jnp.zeros(rows, matrix.dtype) if offset is None else offset)
+    zero = jnp.zeros(rows, matrix.dtype)
+    return _affine(g, matrix, zero if offset is None else _checks.real_array("offset", offset))
 
 
 @lift_events
@@ -144,16 +145,13 @@ def condition(g: Gaussian, indices: Any, values: ArrayLike, /) -> Gaussian:
     """
     values = _checks.real_array("values", values)
     _checks.rank_at_least("values", values, 1)
-    traced = isinstance(indices, jax.Array)
-    given = _checks.index_array("indices", indices) if traced else _checks.indices(indices, g.dim)
-    if values.shape[-1] != given.shape[-1]:
-        raise ValueError(
-            f"values must have {given.shape[-1]} entries along the last axis, one for each index, "
-            f"got shape {values.shape}."
-        )
-    if traced:
+    if isinstance(indices, jax.Array):
+        given = _checks.index_array("indices", indices)
+        _checks.one_each("values", values.shape, given.shape[-1])
         return _condition_traced(g, given, values)
-    return _condition(g, values, given=given)
+    static = _checks.indices(indices, g.dim)
+    _checks.one_each("values", values.shape, len(static))
+    return _condition(g, values, given=static)
 
 
 @lift_events

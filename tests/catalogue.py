@@ -58,7 +58,7 @@ def _block_diagonal(rng, d, dtype) -> Case:
 
 
 def _stacked_blocks(rng, d, dtype) -> Case:
-    count = _divisor(d)
+    count = d // _divisor(d)
     parts = [_cholesky(rng, d // count, dtype) for _ in range(count)]
     blocks = jax.tree.map(lambda *leaves: jnp.stack(leaves), *[c for c, _ in parts])
     return gj.StackedBlocks(blocks), block_diag(*[m for _, m in parts])

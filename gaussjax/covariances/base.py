@@ -214,9 +214,9 @@ def dtype_of(cov: Any, /) -> jnp.dtype:
 
 def log_density(cov: Covariance, vector: Array, /, count: Array | int | None = None) -> Array:
     """Log density of N(0, Σ) at `vector`; `count` of its coordinates are real, the rest padding."""
-    count = cov.dim if count is None else count
     distance, logdet = cov.inv_quad_and_logdet(vector)
-    return -0.5 * (distance + logdet + count * math.log(2 * math.pi))
+    size = cov.dim if count is None else count
+    return -0.5 * (distance + logdet + size * math.log(2 * math.pi))
 
 
 def over_basis(cov: Covariance, function: Callable[[Array], Array], /) -> Array:

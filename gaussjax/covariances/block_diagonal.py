@@ -74,15 +74,12 @@ class BlockDiagonal(Covariance):
 
     def conditional(self, kept: Indices, given: Indices, values: Array, /) -> Conditional | None:
         """Block by block, for static indices in rising blocks."""
-        groups = self._groups(kept), self._groups(given)
-        if groups[0] is None or groups[1] is None:
+        rest, seen = self._groups(kept), self._groups(given)
+        if rest is None or seen is None:
             return None
-        laws, start = [], 0
-        for block, rest, seen in zip(self.blocks, *groups, strict=True):
-            part = values[start : start + len(seen)]
-            laws.append(restricted.conditional(block, rest, seen, part))
-            start += len(seen)
-        return _joint(laws)
+        parts = jnp.split(values, np.cumsum([len(i) for i in seen])[:-1])
+        together = zip(self.blocks, rest, seen, parts, strict=True)
+        return _joint([restricted.conditional(*block) for block in together])
 
     def conditional_where(self, mask: Array, values: Array, /) -> Conditional:
         """Block by block."""
@@ -96,7 +93,8 @@ class BlockDiagonal(Covariance):
             return None
         parts = zip(self.blocks, noises, self._split(value), strict=True)
         laws = [c.posterior(e, v) for c, e, v in parts]
-        return None if any(law is None for law in laws) else _joint(laws)
+        known = [law for law in laws if law is not None]
+        return _joint(known) if len(known) == len(laws) else None
 
     @property
     def noise_dim(self) -> int:

@@ -54,16 +54,16 @@ class Circulant(Covariance):
 
     def divergence_to(self, other: Covariance, /) -> Float[Array, ""] | None:
         """Σ (r − log(1 + r)) over the relative differences of eigenvalues, between two of these."""
-        other = _as_circulant(other)
-        if other is None:
+        b = _eigenvalues(other)
+        if b is None:
             return None
-        a, b = self._mirrored(self._half), other._mirrored(other._half)
+        a = self._mirrored(self._half)
         return jnp.sum(minus_log1p((a - b) / jnp.where(b > 0, b, jnp.nan)))
 
     def plus(self, other: Covariance, /) -> Covariance | None:
         """Spectra add; an isotropic one is constant."""
-        other = _as_circulant(other)
-        return None if other is None else Circulant(self.spectrum + other.spectrum)
+        eigenvalues = _eigenvalues(other)
+        return None if eigenvalues is None else Circulant(self.spectrum + eigenvalues)
 
     def rescaled(self, factor: Array, /) -> Covariance | None:
         """Circulant again, if all coordinates are scaled alike."""
@@ -71,13 +71,13 @@ class Circulant(Covariance):
 
     def posterior(self, noise: Covariance, value: Array, /) -> Conditional | None:
         """Frequency by frequency (Wiener filter), if the noise is circulant or isotropic."""
-        other = _as_circulant(noise)
-        if other is None:
+        eigenvalues = _eigenvalues(noise)
+        if eigenvalues is None:
             return None
-        both = self._half + other._half
-        mean = self._filtered(self._half / both, value)
-        law = Circulant(self._mirrored(self._half * (other._half / both)))
-        return Conditional(mean, law, log_density(Circulant(self._mirrored(both)), value))
+        share = self._half / (self._half + eigenvalues[: len(self._half)])
+        law = Circulant(self._mirrored(share) * eigenvalues)
+        both = Circulant(self.spectrum + eigenvalues)
+        return Conditional(self._filtered(share, value), law, log_density(both, value))
 
     def solve(self, vector: Float[Array, " d"], /) -> Float[Array, " d"]:
         """Σ⁻¹ v in one pass."""
@@ -133,11 +133,10 @@ def constant_diagonals(column: Float[Array, " d"], width: int, /) -> Float[Array
     return jnp.where(inside, column[:, None], 0.0)
 
 
-def _as_circulant(cov: Covariance) -> Circulant | None:
-    """A circulant as it is, and an isotropic covariance as the circulant that it is."""
+def _eigenvalues(cov: Covariance) -> Float[Array, " d"] | None:
+    """Spectrum of a covariance that is circulant, or isotropic."""
     if isinstance(cov, Circulant):
-        return cov
-    root, column = cov.covariance_root(), cov.toeplitz_column()
-    if root is None or root.ndim > 1 or column is None:
-        return None
-    return Circulant(jnp.square(root))
+        return cov._mirrored(cov._half)
+    root = cov.covariance_root()
+    isotropic = root is not None and root.ndim == 1 and cov.toeplitz_column() is not None
+    return jnp.square(root) if root is not None and isotropic else None

@@ -113,8 +113,8 @@ def selected_inverse(lower: Float[Array, "w d"], /) -> Float[Array, "w d"]:
         inner = jnp.concatenate([row[1:b, None], window[: b - 1, : b - 1]], axis=1)
         return jnp.concatenate([row[None, :b], inner]), row
 
-    def through(chunk: tuple[Array, Array]) -> Callable[[Array], Array]:
-        """The window before a chunk as a function of the window after it: F S Fᵀ + Q."""
+    def through(chunk: tuple[Array, Array]) -> tuple[Array, Array]:
+        """How a chunk turns the window S that enters it into F S Fᵀ + Q: (Q, F)."""
         added, _ = lax.scan(step, jnp.zeros((b, b), lower.dtype), chunk)
         units = jnp.eye(b, dtype=lower.dtype)
         moved = jax.vmap(lambda s: lax.scan(_recur, s, (chunk[0], jnp.zeros_like(chunk[1])))[0])
@@ -178,7 +178,13 @@ def _recur(state: Array, x: tuple[Array, Array]) -> tuple[Array, Array]:
     return jnp.concatenate([value[None], state[:-1]]), value
 
 
-def _in_chunks(step, through, enter, start, data):  # noqa: ANN
+def _in_chunks(
+    step: Callable[..., tuple[Array, Array]],
+    through: Callable[..., tuple[Array, Array]],
+    enter: Callable[..., tuple[Array, Array]],
+    start: Array,
+    data: tuple[Array, Array],
+) -> Array:
     """`lax.scan(step, start, data)[1]` for a step that is affine in its state, √d at a time."""
     d = data[1].shape[0]
     length = math.isqrt(d)

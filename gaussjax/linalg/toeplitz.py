@@ -11,7 +11,7 @@ It never stores more than the filter, so it costs O(d²) time and O(d) memory.
 
 import itertools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -183,7 +183,7 @@ def divergence(a: Float[Array, " d"], b: Float[Array, " d"], /) -> Float[Array, 
     unit = (jnp.arange(d) == 0).astype(a.dtype)
     zero = jnp.zeros_like(a)
 
-    def step(carry: tuple, k: Array) -> tuple[tuple, Array]:
+    def step(carry: tuple[Array, ...], k: Array) -> tuple[tuple[Array, ...], Array]:
         g, g_back, eta, eta_back, u, u_back, error, change = carry
         value = minus_log1p(change / error) + dot(eta, u) / error
 
@@ -218,10 +218,10 @@ def divergence(a: Float[Array, " d"], b: Float[Array, " d"], /) -> Float[Array, 
     return jnp.sum(lax.scan(step, start, jnp.arange(d))[1])
 
 
-Visit = Callable[[Array, Filter, object], tuple[object, object]]
+Visit = Callable[[Array, Filter, Any], tuple[Any, Any]]
 
 
-def _recursion(column: Array, visit: Visit, carry: object) -> tuple[Filter, object, object]:
+def _recursion(column: Array, visit: Visit, carry: Any) -> tuple[Filter, Any, Any]:
     """Runs Levinson and Durbin's recursion; `visit` sees the filter before each of d steps.
 
     In stages of growing static length, since the filter of step k has only k + 1 entries.
@@ -231,7 +231,7 @@ def _recursion(column: Array, visit: Visit, carry: object) -> tuple[Filter, obje
     one = jnp.ones((1,), column.dtype)
     state, outputs = Filter(one, one, column[0]), []
 
-    def step(both: tuple, k: Array) -> tuple[tuple, object]:
+    def step(both: tuple[Filter, Any], k: Array) -> tuple[tuple[Filter, Any], Any]:
         state, carry = both
         carry, out = visit(k, state, carry)
         reflection = dot(state.forward, _past(padded, k + 1, state.forward)) / state.error
@@ -246,9 +246,9 @@ def _recursion(column: Array, visit: Visit, carry: object) -> tuple[Filter, obje
 
     bounds = sorted({-(-d * i // STAGES) for i in range(STAGES + 1)})
     for start, stop in itertools.pairwise(bounds):
-        wide = [jnp.pad(x, (0, min(stop + 1, d) - x.shape[0])) for x in state[:2]]
-        both = (Filter(*wide, state.error), carry)
-        (state, carry), out = lax.scan(step, both, jnp.arange(start, stop))
+        grow = (0, min(stop + 1, d) - state.forward.shape[0])
+        wide = Filter(jnp.pad(state.forward, grow), jnp.pad(state.backward, grow), state.error)
+        (state, carry), out = lax.scan(step, (wide, carry), jnp.arange(start, stop))
         outputs.append(out)
     return state, carry, jax.tree.map(lambda *parts: jnp.concatenate(parts), *outputs)
 
