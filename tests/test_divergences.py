@@ -14,7 +14,7 @@ from catalogue import STRUCTURES, random_lower
 import gaussjax as gj
 
 EPS = {np.float32: 2.0**-24, np.float64: 2.0**-53}
-KINDS = list(STRUCTURES)
+KINDS = ["isotropic", "diagonal", "cholesky", "precision"]  # those that `oracle` knows
 FACTOR = {"isotropic": "scale", "diagonal": "scale", "cholesky": "lower", "precision": "lower"}
 
 

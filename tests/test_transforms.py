@@ -59,7 +59,7 @@ def test_maps_move_mean_and_covariance_as_they_should(kind):
     close(gj.variance(wise), np.diag(sigma) * factor**2)
 
 
-INDICES = {"apart": [0, 3], "segment": [2, 3, 4], "even steps": [1, 3, 5], "negative": [-1, 0]}
+INDICES = {"segment": [2, 3, 4], "even steps": [1, 3, 5], "negative": [-1, 0]}
 
 
 @pytest.mark.parametrize("kind", STRUCTURES)
@@ -163,29 +163,31 @@ def test_batches_of_transforms_are_loops_of_them(kind):
             np.testing.assert_allclose(b[row], one, rtol=1e-4, atol=1e-5)
 
 
-def kind_of(g):
-    return type(g.cov)
+def kind_of(program, *gs):
+    """Structure of the Gaussian that a program gives."""
+    return type(jax.eval_shape(program, *gs).cov)
 
 
 def test_structure_is_kept_where_the_mathematics_keeps_it():
     of = {kind: make(kind)[0] for kind in STRUCTURES}
+    own = {kind: type(g.cov) for kind, g in of.items()}
     for kind in ("isotropic", "diagonal", "low_rank", "block_diagonal"):
-        assert kind_of(gj.marginal(of[kind], [0, 4])) is kind_of(of[kind])
-    assert kind_of(gj.marginal(of["toeplitz"], [1, 3, 5])) is gj.Toeplitz
-    assert kind_of(gj.marginal(of["banded_precision"], [2, 3, 4])) is gj.BandedPrecision
+        assert kind_of(lambda g: gj.marginal(g, [0, 4]), of[kind]) is own[kind]
+    assert kind_of(lambda g: gj.marginal(g, [1, 3, 5]), of["toeplitz"]) is gj.Toeplitz
+    segment = kind_of(lambda g: gj.marginal(g, [2, 3, 4]), of["banded_precision"])
+    assert segment is gj.BandedPrecision
     for kind in ("low_rank", "block_diagonal", "precision", "banded_precision"):
-        law = gj.condition(of[kind], [0, 4], [0.0, 0.0])
-        assert kind_of(law) is kind_of(of[kind])
+        law = kind_of(lambda g: gj.condition(g, [0, 4], [0.0, 0.0]), of[kind])
+        assert law is own[kind]
     noise = gj.from_scale(jnp.zeros(D), 2.0)
-    for kind in ("isotropic", "diagonal", "low_rank", "circulant", "banded_precision"):
-        expected = gj.Diagonal if kind == "isotropic" else kind_of(of[kind])
-        assert kind_of(gj.product(of[kind], noise).gaussian) is expected
+    for kind in ("diagonal", "low_rank", "circulant", "banded_precision"):
+        assert kind_of(lambda g, q: gj.product(g, q).gaussian, of[kind], noise) is own[kind]
     for kind in ("isotropic", "diagonal", "low_rank", "circulant", "toeplitz"):
-        assert kind_of(gj.convolve(of[kind], noise)) is kind_of(of[kind])
+        assert kind_of(gj.convolve, of[kind], noise) is own[kind]
     for kind, g in of.items():
-        assert kind_of(gj.scale_by(g, 2.0)) is kind_of(g), kind
-    assert kind_of(gj.scale_by(of["kronecker"], jnp.ones(D))) is gj.Scaled
-    assert kind_of(gj.convolve(of["kronecker"], of["toeplitz"])) is gj.Sum
+        assert kind_of(lambda g: gj.scale_by(g, 2.0), g) is own[kind]
+    assert kind_of(lambda g: gj.scale_by(g, jnp.ones(D)), of["kronecker"]) is gj.Scaled
+    assert kind_of(gj.convolve, of["kronecker"], of["toeplitz"]) is gj.Sum
 
 
 def test_an_improper_prior_has_a_proper_posterior():
@@ -272,7 +274,8 @@ def test_wrong_arguments_get_a_sentence(sentence):
 
 def test_a_toeplitz_column_that_is_not_positive_definite_is_nan_and_leaves_its_neighbour_alone():
     g = gj.from_toeplitz(jnp.zeros(3), [[1.0, 2.0, 0.0], [2.0, 1.0, 0.5]])
-    values = gj.log_prob(g, jnp.ones(3))
+    values, draws = jax.jit(lambda g: (gj.log_prob(g, jnp.ones(3)), gj.sample(KEY, g)))(g)
     assert np.isnan(values[0])
-    close(values[1], gj.log_prob(gj.take(g, 1), jnp.ones(3)))
-    assert np.all(np.isnan(gj.sample(KEY, g)[0]))
+    close(values[1], jax.jit(gj.log_prob)(gj.take(g, 1), jnp.ones(3)))
+    assert np.all(np.isnan(draws[0]))
+    assert np.all(np.isfinite(draws[1]))

@@ -127,7 +127,8 @@ def _trace_by_residuals(a: Covariance, b: Covariance, parts: tuple[Array, Array]
         safe = jnp.where(positive, scale, 1.0)  # as in `_thin_divergence`
         ratio = factor / safe[:, None]
         root = lowrank.latent_root(ratio)
-        z = lowrank.solve_twice(root, (ratio / safe[:, None]).T)  # r × d
+        inverse = lowrank.inverse(root)
+        z = dot(dot(inverse.T, inverse), (ratio / safe[:, None]).T)  # r × d
         az = jax.vmap(a.times)(z).T  # A Zᵀ
         core = dot(z, az)
         variance = a.variance() - 2 * jnp.sum(factor * az, axis=1)

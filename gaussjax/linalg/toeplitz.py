@@ -70,7 +70,8 @@ def color(column: Float[Array, " d"], noise: Float[Array, " d"], /) -> Float[Arr
         value = predicted + jnp.sqrt(state.error) * noise[k]
         return lax.dynamic_update_index_in_dim(past, value, d - 1 - k, 0), value
 
-    return _recursion(column, visit, empty)[2]
+    values = _recursion(column, visit, empty)[2]
+    return jnp.where(jnp.isnan(values[-1]), jnp.nan, values)  # T is not positive definite
 
 
 def solve(column: Float[Array, " d"], rhs: Float[Array, " d"], /) -> Float[Array, " d"]:
