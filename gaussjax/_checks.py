@@ -60,6 +60,13 @@ def rank_at_least(name: str, value: Array, rank: int) -> None:
         raise ValueError(f"{name} must have at least {rank} axes, got shape {value.shape}.")
 
 
+def not_empty(name: str, vector: Array) -> None:
+    """Refuses a vector without entries."""
+    rank_at_least(name, vector, 1)
+    if vector.shape[-1] == 0:
+        raise ValueError(f"{name} must have at least one entry, got shape {vector.shape}.")
+
+
 def square(name: str, matrix: Array) -> None:
     """Refuses a matrix whose last two axes differ."""
     rank_at_least(name, matrix, 2)

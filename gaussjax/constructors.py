@@ -206,7 +206,7 @@ def from_circulant(mean: ArrayLike, column: ArrayLike) -> Gaussian:
     Circulant(spectrum=Array([3., 1.], dtype=float32))
     """
     mean, column = _mean_and_vector(mean, "column", column)
-    _checks.rank_at_least("column", column, 1)
+    _checks.not_empty("column", column)
     mirrored = jnp.roll(column[..., ::-1], 1, axis=-1)
     size = jnp.max(jnp.abs(column), axis=-1, keepdims=True)
     tolerance = float(jnp.finfo(column.dtype).eps) ** 0.5 * size
@@ -233,7 +233,7 @@ def from_toeplitz(mean: ArrayLike, column: ArrayLike) -> Gaussian:
            [1., 2.]], dtype=float32)
     """
     mean, column = _mean_and_vector(mean, "column", column)
-    _checks.rank_at_least("column", column, 1)
+    _checks.not_empty("column", column)
     _checks.all_true("column must be finite", jnp.all(jnp.isfinite(column), axis=-1))
     return Gaussian(mean, Toeplitz(column))
 

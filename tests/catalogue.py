@@ -58,7 +58,7 @@ def _block_diagonal(rng, d, dtype) -> Case:
 
 
 def _stacked_blocks(rng, d, dtype) -> Case:
-    count = d // _divisor(d)
+    count = max(d // _divisor(d), 1)
     parts = [_cholesky(rng, d // count, dtype) for _ in range(count)]
     blocks = jax.tree.map(lambda *leaves: jnp.stack(leaves), *[c for c, _ in parts])
     return gj.StackedBlocks(blocks), block_diag(*[m for _, m in parts])
@@ -80,13 +80,15 @@ def _toeplitz(rng, d, dtype) -> Case:
 def _banded_precision(rng, d, dtype) -> Case:
     lower = (0.3 * rng.normal(size=(3, d))).astype(dtype)
     lower[0] = rng.uniform(0.7, 1.5, d)
-    matrix = sum(np.diag(row[: d - k].astype(float), -k) for k, row in enumerate(lower[:d]))
+    matrix = np.zeros((d, d))
+    for k, row in enumerate(lower[:d]):
+        matrix += np.diag(row[: d - k].astype(float), -k)
     return gj.BandedPrecision(jnp.asarray(lower)), np.linalg.inv(matrix @ matrix.T)
 
 
 def _divisor(d: int) -> int:
     """The smallest divisor above one."""
-    return next((k for k in range(2, d) if d % k == 0), d)
+    return next((k for k in range(2, d) if d % k == 0), max(d, 1))
 
 
 STRUCTURES: dict[str, Callable[..., Case]] = {

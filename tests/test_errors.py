@@ -263,6 +263,8 @@ def test_no_batch_and_no_dimension_are_defined(kind):
     assert gj.sample(KEY, empty, (3,)).shape == (3, 0, 2)
     assert gj.kl_divergence(empty, G).shape == (0,)
     assert gj.covariance(empty).shape == (0, 2, 2)
+    if kind in ("circulant", "toeplitz"):
+        return  # a stationary process has at least one point
     cov, _ = STRUCTURES[kind](np.random.default_rng(0), 0, np.float32)
     point = gj.Gaussian(jnp.zeros(0), cov)
     assert gj.log_prob(point, jnp.zeros(0)) == 0

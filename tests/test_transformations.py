@@ -40,7 +40,9 @@ FUNCTIONS = {
 # members decide; `test_conformance` has the rest.
 DECIDED = {"log_prob", "score", "color", "variance", "sample", "kl from", "kl to"}
 BASIC = {"isotropic", "diagonal", "cholesky", "precision"}
-ALL = [(kind, name) for kind in STRUCTURES for name in FUNCTIONS if kind in BASIC or name in DECIDED]
+ALL = [
+    (kind, name) for kind in STRUCTURES for name in FUNCTIONS if kind in BASIC or name in DECIDED
+]
 
 
 def make(kind, d=D):

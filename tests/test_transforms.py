@@ -257,6 +257,7 @@ ERRORS = {
     ),
     "factor must have 2 rows": lambda g: gj.from_low_rank([0.0, 0.0], [1.0, 1.0], np.ones((3, 1))),
     "variance must be finite and not negative": lambda g: gj.from_low_rank([0.0], [-1.0], [[1.0]]),
+    "column must have at least one entry": lambda g: gj.from_toeplitz([], []),
     "column must mirror itself": lambda g: gj.from_circulant(np.zeros(4), [2.0, 1.0, 0.0, 0.5]),
     "column must have a positive Fourier": lambda g: gj.from_circulant([0.0, 0.0], [1.0, 2.0]),
     "diagonals must be those of a positive": lambda g: gj.from_banded_precision(

@@ -47,7 +47,7 @@ class Kronecker(Covariance):
     def logdet(self) -> Float[Array, ""]:
         """Σ (d/dᵢ) log|Σᵢ|."""
         return sum(
-            ((self.dim // f.dim) * f.logdet() for f in self.factors),
+            ((self.dim // max(f.dim, 1)) * f.logdet() for f in self.factors),
             jnp.zeros((), dtype_of(self)),
         )
 
@@ -62,8 +62,9 @@ class Kronecker(Covariance):
             return None
         total = product = jnp.zeros((), dtype_of(self))  # product = Π(1 + mᵢ) − 1 so far
         for a, b in zip(self.factors, other.factors, strict=True):
-            divergence = pairs.divergence(a, b) / a.dim
-            m = divergence + pairs.log_ratio(a, b) / a.dim
+            size = max(a.dim, 1)
+            divergence = pairs.divergence(a, b) / size
+            m = divergence + pairs.log_ratio(a, b) / size
             total = total + divergence + product * m
             product = product + m + product * m
         return self.dim * total
@@ -115,7 +116,7 @@ def _along_axes(maps: list[Callable[[Array], Array]], array: Array) -> Array:
     """Applies the i-th map to every vector along axis i."""
     for axis, function in enumerate(maps):
         moved = jnp.moveaxis(array, axis, -1)
-        rows = jax.vmap(function)(moved.reshape(-1, moved.shape[-1]))
+        rows = jax.vmap(function)(moved.reshape(math.prod(moved.shape[:-1]), moved.shape[-1]))
         array = jnp.moveaxis(rows.reshape(*moved.shape[:-1], rows.shape[-1]), -1, axis)
     return array.ravel()
 
