@@ -31,7 +31,7 @@ class Config:
     seed: int = 0
     """Seed of the parameters, the order of the data and the noise."""
 
-    posterior: Literal["diagonal", "full"] = "full"
+    posterior: Literal["diagonal", "low-rank", "full"] = "full"
     """Covariance of q(z|x)."""
     prior: Literal["standard", "learned"] = "standard"
     """N(0, I), or a Gaussian with a learned mean and full covariance."""

@@ -9,6 +9,7 @@ import gaussjax as gj
 from examples.vae.config import Config
 from gaussjax import parametrize
 
+RANK = 2  # columns of the low-rank posterior's factor
 BOUND = 5.0  # |log σ| and the entries of the factor stay below: exp can neither overflow nor vanish
 
 
@@ -17,7 +18,8 @@ class VAE(nnx.Module):
 
     def __init__(self, config: Config, pixels: int, trials: int, *, rngs: nnx.Rngs):
         full = parametrize.gaussian_size(config.latents)
-        head = full if config.posterior == "full" else 2 * config.latents
+        heads = {"diagonal": 2, "low-rank": 2 + RANK}
+        head = heads[config.posterior] * config.latents if config.posterior in heads else full
         self.encoder = _mlp(pixels, config.hidden, head, rngs)
         self.decoder = _mlp(config.latents, config.hidden, pixels, rngs)
         if config.prior == "learned":
@@ -28,26 +30,29 @@ class VAE(nnx.Module):
     def posterior(self, x: Array) -> gj.Gaussian:
         """q(z|x), a batch of Gaussians."""
         vector = self.encoder(2 * x / self.trials - 1)
-        return bounded_gaussian(vector, self.config.latents)
+        return bounded_gaussian(vector, self.config.latents, self.config.posterior)
 
     def prior(self) -> gj.Gaussian:
         """p(z)."""
         if self.config.prior == "standard":
             return gj.standard(self.config.latents)
-        return bounded_gaussian(self.prior_vector[...], self.config.latents)
+        return bounded_gaussian(self.prior_vector[...], self.config.latents, "full")
 
     def logits(self, z: Array) -> Array:
         """Log-odds of every pixel's p."""
         return self.decoder(z)
 
 
-def bounded_gaussian(vector: Array, dim: int) -> gj.Gaussian:
-    """A Gaussian from a vector of any size of entries: mean, then scales or a scaled factor."""
+def bounded_gaussian(vector: Array, dim: int, structure: str) -> gj.Gaussian:
+    """A Gaussian from any real vector: a mean, then what its structure needs."""
     mean, rest = vector[..., :dim], vector[..., dim:]
     rest = BOUND * jnp.tanh(rest / BOUND)
-    if rest.shape[-1] == dim:
-        return gj.Gaussian(mean, gj.Diagonal(jnp.exp(rest)))
-    return gj.Gaussian(mean, gj.Cholesky(parametrize.scaled_lower_from_vector(rest)))
+    if structure == "full":
+        return gj.Gaussian(mean, gj.Cholesky(parametrize.scaled_lower_from_vector(rest)))
+    scale, factor = jnp.exp(rest[..., :dim]), rest[..., dim:]
+    if structure == "diagonal":
+        return gj.Gaussian(mean, gj.Diagonal(scale))
+    return gj.Gaussian(mean, gj.LowRank(scale, factor.reshape(*factor.shape[:-1], dim, RANK)))
 
 
 def _mlp(inputs: int, hidden: int, outputs: int, rngs: nnx.Rngs) -> nnx.Sequential:

@@ -93,17 +93,18 @@ def _levinson(column: Array, rhs: Array) -> Array:
     return _recursion(column, visit, jnp.zeros_like(rhs))[1]
 
 
+@jax.custom_jvp
 def inverse_column(column: Float[Array, " d"], /) -> Float[Array, " d"]:
-    """First column of T⁻¹. O(d²)"""
-    unit = (jnp.arange(column.shape[0]) == 0).astype(column.dtype)
-    return lax.custom_linear_solve(
-        lambda x: times(column, x), unit, solve=lambda *_: _last_filter(column), symmetric=True
-    )
-
-
-def _last_filter(column: Array) -> Array:
+    """First column of T⁻¹: the last filter over its error. O(d²)"""
     state, _, errors = _recursion(column, lambda k, state, _: (None, state.error), None)
     return state.forward / errors[-1]
+
+
+@inverse_column.defjvp
+def _(primals, tangents):  # d(T⁻¹e₀) = −T⁻¹ dT T⁻¹e₀
+    (column,), (dcolumn,) = primals, tangents
+    x = inverse_column(column)
+    return x, -solve(column, times(dcolumn, x))
 
 
 # With x = T⁻¹e₀ and y = (0, x_d₋₁, …, x₁), Gohberg and Semencul: T⁻¹ = (L(x)L(x)ᵀ − L(y)L(y)ᵀ)/x₀,

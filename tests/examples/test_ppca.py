@@ -79,7 +79,7 @@ def encode(parameters, x):
     """q(z|x): a mean linear in x, and one full covariance, through the example's head."""
     mean = (x - parameters["bias"]) @ parameters["encoder"]
     vector = jnp.broadcast_to(parameters["head"], (*x.shape[:-1], len(parameters["head"])))
-    return bounded_gaussian(vector.at[..., :LATENTS].add(mean), LATENTS)
+    return bounded_gaussian(vector.at[..., :LATENTS].add(mean), LATENTS, "full")
 
 
 def bound(parameters, x):

@@ -198,7 +198,7 @@ def test_help_lists_every_choice():
         assert f"--{field.name.replace('_', '-')}" in result.stdout
 
 
-@pytest.mark.parametrize("posterior", ["diagonal", "full"])
+@pytest.mark.parametrize("posterior", ["diagonal", "low-rank", "full"])
 @pytest.mark.parametrize("prior", ["standard", "learned"])
 def test_every_posterior_and_prior_trains(posterior, prior):
     config = dataclasses.replace(TINY, posterior=posterior, prior=prior, iwae_k=2)

@@ -1,0 +1,164 @@
+"""What single structures promise beyond the conformance suite."""
+
+import jax
+import jax.numpy as jnp
+import mpmath
+import numpy as np
+import pytest
+from scipy.linalg import toeplitz
+
+import gaussjax as gj
+
+KEY = jax.random.key(0)
+
+
+def low_rank(rng, d, r, noise):
+    scale = np.full(d, noise, np.float32)
+    return gj.LowRank(jnp.asarray(scale), jnp.asarray(rng.normal(size=(d, r)), np.float32))
+
+
+def exact_quadratic(cov, v):
+    """vᵀΣ⁻¹v in 60 digits."""
+    with mpmath.workdps(60):
+        scale, factor = (
+            mpmath.matrix(np.asarray(x, float).tolist()) for x in (cov.scale, cov.factor)
+        )
+        sigma = mpmath.diag([s**2 for s in scale]) + factor * factor.T
+        vector = mpmath.matrix(np.asarray(v, float).tolist())
+        return float((vector.T * mpmath.lu_solve(sigma, vector))[0])
+
+
+@pytest.mark.parametrize("noise", [1.0, 1e-2, 1e-3])
+def test_low_rank_quadratic_keeps_its_digits_at_small_noise(noise):
+    """Both textbook forms lose all of them at a noise variance of 1e-6."""
+    rng = np.random.default_rng(0)
+    cov = low_rank(rng, 12, 3, noise)
+    g = gj.Gaussian(jnp.zeros(12), cov)
+    inside = np.asarray(cov.factor) @ rng.normal(size=3) + noise * rng.normal(size=12)
+    x = jnp.asarray(inside, np.float32)
+    np.testing.assert_allclose(
+        gj.mahalanobis(g, x), exact_quadratic(cov, x), rtol=2e-5 / noise**0.5
+    )
+
+
+def test_zero_scales_are_exact_where_the_factor_makes_up_for_them():
+    rng = np.random.default_rng(1)
+    scale, factor = rng.uniform(0.5, 2.0, 6), rng.normal(size=(6, 2))
+    scale[[1, 4]] = 0
+    sigma = np.diag(scale**2) + factor @ factor.T
+    cov = gj.LowRank(jnp.asarray(scale, np.float32), jnp.asarray(factor, np.float32))
+    g, q = gj.Gaussian(jnp.zeros(6), cov), gj.standard(6)
+
+    def program(g, x):
+        both = gj.kl_divergence(g, q), gj.kl_divergence(q, g)
+        gradient = jax.grad(lambda g: gj.log_prob(g, x) + gj.kl_divergence(q, g))(g)
+        return gj.log_prob(g, x), gj.entropy(g), gj.precision(g), both, gradient
+
+    value, entropy, precision, kls, gradient = jax.jit(program)(g, jnp.ones(6))
+    one, logdet = np.ones(6), np.linalg.slogdet(sigma)[1]
+    constant = 6 * np.log(2 * np.pi)
+    quadratic = one @ np.linalg.solve(sigma, one)
+    np.testing.assert_allclose(value, -0.5 * (quadratic + logdet + constant), rtol=1e-5)
+    np.testing.assert_allclose(entropy, 0.5 * (logdet + constant + 6), rtol=1e-5)
+    np.testing.assert_allclose(precision, np.linalg.inv(sigma), rtol=1e-3, atol=1e-3)
+    trace = np.trace(sigma), np.trace(np.linalg.inv(sigma))
+    np.testing.assert_allclose(kls[0], 0.5 * (trace[0] - 6 - logdet), rtol=1e-4)
+    np.testing.assert_allclose(kls[1], 0.5 * (trace[1] - 6 + logdet), rtol=1e-4)
+    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(gradient))
+    np.testing.assert_array_equal(gradient.cov.scale[np.array([1, 4])], 0)  # Σ has scale² in it
+
+
+def test_more_zero_scales_than_columns_is_singular_and_a_negative_one_is_nan():
+    for scale in ([0.0, 0.0, 1.0], [-1.0, 1.0, 1.0]):
+        cov = gj.LowRank(jnp.array(scale), jnp.ones((3, 1)))
+        assert not np.isfinite(gj.entropy(gj.Gaussian(jnp.zeros(3), cov)))
+
+
+def test_low_rank_of_a_million_dimensions_is_an_everyday_thing():
+    d = 1_000_000
+    g = gj.Gaussian(jnp.zeros(d), gj.LowRank(jnp.full(d, 2.0), jnp.full((d, 1), 1e-3)))
+    # WᵀD⁻¹W = d·1e-6/4, so log|Σ| = d log 4 + log(1 + 1/4)
+    constant = d * np.log(8 * np.pi * np.e) + np.log(1.25)
+    np.testing.assert_allclose(gj.entropy(g), 0.5 * constant, rtol=1e-6)
+
+
+@pytest.mark.parametrize("d", [1, 2, 3, 40])
+def test_a_toeplitz_sample_is_the_corner_of_a_circulant_one(d):
+    column = 0.8 ** np.arange(d)
+    cov = gj.Toeplitz(jnp.asarray(column, np.float32))
+    root = jax.jit(lambda c: jax.vmap(c.draw)(jnp.eye(c.noise_dim)))(cov)
+    np.testing.assert_allclose(root.T @ root, toeplitz(column), atol=2e-6)
+
+
+def test_a_toeplitz_without_a_positive_embedding_samples_by_its_factor():
+    column = np.array([1.0, 0.9, 0.63], np.float32)  # its circulant embedding is indefinite
+    assert np.linalg.eigvalsh(toeplitz(column)).min() > 0
+    assert np.fft.fft([*column, column[1]]).real.min() < 0
+    cov = gj.Toeplitz(jnp.asarray(column))
+    root = jax.vmap(cov.draw)(jnp.eye(cov.noise_dim))
+    np.testing.assert_allclose(root.T @ root, toeplitz(column), atol=2e-6)
+
+
+def test_toeplitz_derivatives_are_those_of_the_dense_form():
+    column, x = jnp.asarray(2 * 0.7 ** np.arange(8.0)), jnp.linspace(-1.0, 1.0, 8)
+
+    def dense(column):
+        positions = np.arange(8)
+        matrix = column[np.abs(positions[:, None] - positions[None])]
+        return gj.log_prob(gj.Gaussian(jnp.zeros(8), gj.Cholesky(gj.linalg.cholesky(matrix))), x)
+
+    def structured(column):
+        return gj.log_prob(gj.Gaussian(jnp.zeros(8), gj.Toeplitz(column)), x)
+
+    for order in (jax.grad, jax.jacfwd, jax.hessian):
+        got, expected = jax.jit(order(structured))(column), jax.jit(order(dense))(column)
+        size = float(jnp.max(jnp.abs(expected)))
+        np.testing.assert_allclose(got, expected, atol=1e-4 * size)
+
+
+@pytest.mark.parametrize("d", [1, 2, 70, 1000])
+@pytest.mark.parametrize("b", [0, 1, 3])
+def test_a_chain_agrees_with_its_matrix_at_any_length(d, b):
+    rng = np.random.default_rng(0)
+    band = (0.3 * rng.normal(size=(b + 1, d))).astype(np.float32)
+    band[0] = rng.uniform(0.8, 1.5, d)
+    lower = np.zeros((d, d))
+    for k, row in enumerate(band[:d]):
+        lower += np.diag(row[: d - k].astype(float), -k)
+    sigma = np.linalg.inv(lower @ lower.T)
+    cov = gj.BandedPrecision(jnp.asarray(band))
+    noise = rng.normal(size=d).astype(np.float32)
+    colored, variance, back = jax.jit(
+        lambda c, e: (c.color(e), c.variance(), c.whiten(c.color(e)))
+    )(cov, jnp.asarray(noise))
+    np.testing.assert_allclose(colored, np.linalg.solve(lower.T, noise), rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(variance, np.diag(sigma), rtol=1e-4)
+    np.testing.assert_allclose(back, noise, rtol=1e-3, atol=1e-4)
+
+
+def test_a_long_chain_compiles_to_a_program_as_short_as_a_shorter_one():
+    def lines(d):
+        g = gj.Gaussian(jnp.zeros(d), gj.BandedPrecision(jnp.ones((3, d))))
+        text = jax.jit(lambda g: (gj.sample(KEY, g), gj.variance(g))).lower(g).as_text()
+        return len(text.splitlines())
+
+    assert lines(100_000) == lines(1_000)
+
+
+def test_the_band_of_a_precision_is_factorised_as_its_matrix():
+    diagonals = [[2.0, 3.0, 4.0, 5.0], [0.5, -0.5, 1.0, 9.0]]  # the last entry is past the end
+    g = gj.from_banded_precision(jnp.zeros(4), diagonals)
+    expected = np.diag([2.0, 3.0, 4.0, 5.0])
+    expected += np.diag([0.5, -0.5, 1.0], 1) + np.diag([0.5, -0.5, 1.0], -1)
+    np.testing.assert_allclose(gj.precision(g), expected, atol=1e-5)
+
+
+def test_a_kronecker_product_is_a_matrix_normal():
+    rng = np.random.default_rng(0)
+    rows, columns = (
+        gj.linalg.lower_product(x, x) for x in np.eye(3)[None] + rng.normal(size=(2, 3, 3)) / 9
+    )
+    g = gj.from_kronecker(np.zeros(9), [gj.Cholesky(jnp.asarray(x)) for x in (rows, columns)])
+    x = rng.normal(size=(3, 3)).astype(np.float32)
+    whitened = np.linalg.solve(rows, x) @ np.linalg.inv(columns).T
+    np.testing.assert_allclose(gj.whiten(g, x.ravel()), whitened.ravel(), rtol=1e-4, atol=1e-5)
