@@ -109,7 +109,8 @@ def marginal(g: Gaussian, indices: Any, /) -> Gaussian:
     """Law of some coordinates: N(μᵢ, Σᵢᵢ). O(m) to O(m d²), by structure
 
     `indices` is a sequence or NumPy array of integers (static: checked, may count from the end) or
-    an integer JAX array `(..., m)` (traced: one out of range gives NaN). Diagonal and low-rank
+    an integer JAX array `(..., m)` (traced: if one is out of range or repeated, the
+    result is NaN). Diagonal and low-rank
     covariances stay so; blocks for indices that do not jump back; Toeplitz for even steps; a chain
     for a segment.
 
@@ -275,8 +276,9 @@ def _marginal(g: Gaussian, *, indices: np.ndarray) -> Gaussian:
 
 @lift_events
 def _marginal_traced(g: Gaussian, indices: Int[Array, "... m"]) -> Gaussian:
-    mean = g.mean.at[indices].get(mode="fill", fill_value=jnp.nan)
-    return Gaussian(mean, restricted.marginal(g.cov, indices))
+    indices, valid = _traced(indices, g.dim)
+    law = Gaussian(g.mean[indices], restricted.marginal(g.cov, indices))
+    return jax.tree.map(lambda x: jnp.where(valid, x, jnp.nan), law)
 
 
 @lift_events
@@ -288,12 +290,19 @@ def _condition(g: Gaussian, values: Float[Array, "... m"], *, given: np.ndarray)
 def _condition_traced(
     g: Gaussian, given: Int[Array, "... m"], values: Float[Array, "... m"]
 ) -> Gaussian:
+    given, valid = _traced(given, g.dim)
     free = jnp.ones(g.dim, bool).at[given].set(False)
     kept = jnp.argsort(~free)[: g.dim - given.shape[0]]  # stable: in their order
     law = _conditioned(g, kept, given, values)
-    # an index out of range, or given twice, leaves more coordinates free than the shape says
-    valid = jnp.sum(free) == g.dim - given.shape[0]
     return jax.tree.map(lambda x: jnp.where(valid, x, jnp.nan), law)
+
+
+def _traced(indices: Array, dim: int) -> tuple[Array, Array]:
+    """Positions counted from the start, and whether all are in range and different."""
+    indices = jnp.where(indices < 0, indices + dim, indices)
+    inside = jnp.all((indices >= 0) & (indices < dim))
+    hits = jnp.zeros(dim, int).at[indices].add(1)
+    return indices, inside & jnp.all(hits <= 1)
 
 
 def _conditioned(g: Gaussian, kept: Indices, given: Indices, values: Array) -> Gaussian:
