@@ -84,12 +84,7 @@ def lift(*event_ranks: int) -> Callable[[F], F]:
             arrays = [_checks.real_array(n, x) for n, x in zip(names, args[:count], strict=True)]
             for name, array, rank in zip(names, arrays, event_ranks, strict=True):
                 _checks.rank_at_least(name, array, rank)
-            arrays, dtype = in_working_precision(arrays)
-
-            def core(*values: Array) -> Any:
-                return function(*values, *args[count:], **options)
-
-            return restore(over_leading_axes(core, arrays, event_ranks, names), dtype)
+            return _call(arrays, function, None, event_ranks, tuple(names), _static(options))
 
         return cast(F, lifted)
 
@@ -121,14 +116,34 @@ def lift_events(function: F) -> F:
             for rank in (ranks(x) if is_structure(x) else [len(_event_axes(kind))])
         ]
         owners = [n for n, x in zip(names, args, strict=True) for _ in jax.tree.leaves(x)]
-        leaves, dtype = in_working_precision(leaves)
-
-        def core(*values: Array) -> Any:
-            return function(*jax.tree.unflatten(treedef, values), **options)
-
-        return restore(over_leading_axes(core, leaves, leaf_ranks, owners), dtype)
+        return _call(leaves, function, treedef, tuple(leaf_ranks), tuple(owners), _static(options))
 
     return cast(F, lifted)
+
+
+# Compiled, so that an eager call runs one program and the next like it compiles nothing; inlined, so
+# that a program that is being traced sees the operations themselves.
+@functools.partial(jax.jit, static_argnums=(1, 2, 3, 4, 5), inline=True)
+def _call(
+    leaves: Sequence[Array],
+    function: Callable[..., Any],
+    treedef: Any,
+    event_ranks: tuple[int, ...],
+    names: tuple[str, ...],
+    options: tuple[tuple[str, Any], ...],
+) -> Any:
+    """`function` over leading axes, in working precision and back."""
+    leaves, dtype = in_working_precision(leaves)
+
+    def core(*values: Array) -> Any:
+        args = values if treedef is None else jax.tree.unflatten(treedef, values)
+        return function(*args, **dict(options))
+
+    return restore(over_leading_axes(core, leaves, event_ranks, names), dtype)
+
+
+def _static(options: dict[str, Any]) -> tuple[tuple[str, Any], ...]:
+    return tuple(sorted(options.items()))
 
 
 def _argument(name: str, value: Any, kind: Any) -> Any:

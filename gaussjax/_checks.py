@@ -91,17 +91,19 @@ def same_rows(name: str, shape: tuple[int, ...], expected: int, whose: str) -> N
         )
 
 
-def indices(value: Any, dim: int) -> np.ndarray:
+def indices(value: Any, dim: int) -> tuple[int, ...]:
     """Static positions along an event axis of that size; negative ones count from the end."""
     array = np.asarray(value if np.size(value) else np.zeros(0, int))
     if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer):
-        raise TypeError(f"indices must be a sequence of integers, got {value!r}.")
+        raise TypeError(
+            f"indices must be a sequence of integers, got {array.dtype} of shape {array.shape}."
+        )
     if np.any((array < -dim) | (array >= dim)):
         raise ValueError(f"indices must be below the dimension {dim}, got {array.tolist()}.")
     array = np.where(array < 0, array + dim, array)
     if len(np.unique(array)) < len(array):
         raise ValueError(f"indices must not repeat, got {array.tolist()}.")
-    return array
+    return tuple(array.tolist())
 
 
 def one_each(name: str, shape: tuple[int, ...], count: int) -> None:

@@ -270,8 +270,9 @@ def take(g: Gaussian, index: Any, /) -> Gaussian:
 
 
 @lift_events
-def _marginal(g: Gaussian, *, indices: np.ndarray) -> Gaussian:
-    return Gaussian(g.mean[indices], restricted.marginal(g.cov, indices))
+def _marginal(g: Gaussian, *, indices: tuple[int, ...]) -> Gaussian:
+    kept = np.asarray(indices, int)
+    return Gaussian(g.mean[kept], restricted.marginal(g.cov, kept))
 
 
 @lift_events
@@ -282,8 +283,11 @@ def _marginal_traced(g: Gaussian, indices: Int[Array, "... m"]) -> Gaussian:
 
 
 @lift_events
-def _condition(g: Gaussian, values: Float[Array, "... m"], *, given: np.ndarray) -> Gaussian:
-    return _conditioned(g, np.setdiff1d(np.arange(g.dim), given), given, values)
+def _condition(
+    g: Gaussian, values: Float[Array, "... m"], *, given: tuple[int, ...]
+) -> Gaussian:
+    seen = np.asarray(given, int)
+    return _conditioned(g, np.setdiff1d(np.arange(g.dim), seen), seen, values)
 
 
 @lift_events

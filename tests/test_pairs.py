@@ -82,7 +82,7 @@ def largest(program, *arguments):
 
 @pytest.mark.parametrize("pair", [pair for pair in PAIRS if not DENSE & set(pair)], ids="-".join)
 def test_no_pair_makes_a_matrix_of_structures_that_are_none(pair):
-    d, rng = 240, np.random.default_rng(0)
+    d, rng = 960, np.random.default_rng(0)
     a, b = (STRUCTURES[kind](rng, d, np.float32)[0] for kind in pair)
     p, q = (gj.Gaussian(jnp.zeros(d, np.float32), cov) for cov in (a, b))
     key, x = jax.random.key(0), jnp.ones(d)
@@ -99,7 +99,8 @@ def test_no_pair_makes_a_matrix_of_structures_that_are_none(pair):
     for name, program in programs.items():
         if name == "gradient" and kept:
             continue
-        assert largest(program, p, q) < d * d, name
+        # the catalogue's blocks take d²/4; what is linear in d takes less than d²/7
+        assert largest(program, p, q) <= d * d // 2, name
 
 
 def test_the_search_for_matrices_finds_one():

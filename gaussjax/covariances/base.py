@@ -220,9 +220,13 @@ def log_density(cov: Covariance, vector: Array, /, count: Array | int | None = N
 
 
 def over_basis(cov: Covariance, function: Callable[[Array], Array], /) -> Array:
-    """`function(eᵢ)` for every basis vector, without an array of d × d elements when d is large."""
+    """`function(eᵢ)` for every basis vector, without an array of d × d elements when d is large.
+
+    Its derivatives compute the function again, as keeping what it computed would take d × d.
+    """
     positions = jnp.arange(cov.dim)
 
+    @jax.checkpoint
     def at(i: Array) -> Array:
         return function((positions == i).astype(dtype_of(cov)))
 
