@@ -11,6 +11,7 @@ from typing import Any, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
+from jax.custom_batching import custom_vmap
 from jaxtyping import Array, Bool, Int
 
 from gaussjax import _checks
@@ -23,7 +24,7 @@ def over_leading_axes(
     function: Callable[..., Any],
     leaves: Sequence[Array],
     event_ranks: Sequence[int],
-    names: list[str],
+    names: Sequence[str],
 ) -> Any:
     """`function(*leaves)` where leaf i has `event_ranks[i]` event axes; outputs gain the batch."""
     batches = [x.shape[: x.ndim - rank] for x, rank in zip(leaves, event_ranks, strict=True)]
@@ -121,7 +122,7 @@ def lift_events(function: F) -> F:
     return cast(F, lifted)
 
 
-# Compiled, so that an eager call runs one program and the next like it compiles nothing; inlined, so
+# Compiled, so that an eager call runs one program, which the next like it finds again; inlined, so
 # that a program that is being traced sees the operations themselves.
 @functools.partial(jax.jit, static_argnums=(1, 2, 3, 4, 5), inline=True)
 def _call(
@@ -184,6 +185,17 @@ def _same_dimension(names: list[str], args: tuple[Any, ...], kinds: list[Any]) -
         if _is_array(kind) and len(axes) == 2 and axes[0] in sizes:
             whose, size = sizes[axes[0]]
             _checks.same_rows(name, x.shape, size, whose)
+
+
+@custom_vmap
+def all_of_batch(valid: Array) -> Array:
+    """Whether a predicate holds in a whole batch: by that `cond` takes one way, not both."""
+    return valid
+
+
+@all_of_batch.def_vmap
+def _(_: int, batched: list[bool], valid: Array) -> tuple[Array, bool]:
+    return all_of_batch(jnp.all(valid, axis=0) if batched[0] else valid), False
 
 
 def _squeezed(x: Array, batch: tuple[int, ...]) -> Array:

@@ -3,6 +3,8 @@
 Every sentence names the argument, what was expected and what came; shapes, never arrays.
 """
 
+import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -10,6 +12,8 @@ import jax.core
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
+
+from gaussjax._struct import is_structure
 
 
 def real_array(name: str, value: Any) -> Array:
@@ -51,7 +55,49 @@ def instance(name: str, value: Any, expected: type) -> Any:
     """Refuses what is not a Gaussian, or a covariance, where one is needed."""
     if not isinstance(value, expected):
         raise TypeError(f"{name} must be a {expected.__name__}, got {type(value).__name__}.")
+    consistent(value)
     return value
+
+
+def consistent(tree: Any, stacked: int = 0) -> None:
+    """Refuses a structure whose parts are no structures, or whose fields differ in an event axis.
+
+    The annotations of its fields name the axes; `stacked` are the further ones in front of them.
+    """
+    fields = [f for f in dataclasses.fields(tree) if "rank" in f.metadata]
+    values = {f.name: getattr(tree, f.name) for f in fields}
+    for field in fields:
+        if field.metadata["rank"] is None:
+            value = values[field.name]
+            _parts_of(f"{field.name} of {type(tree).__name__}", value, stacked, field)
+    sizes = {"d": tree.dim}
+    for field in fields:
+        value, rank = values[field.name], field.metadata["rank"]
+        what = f"{field.name} of {type(tree).__name__}"
+        if rank is None and is_structure(value) and not field.metadata["stacked"]:
+            _same_axis(what, f"dimension {value.dim}", value.dim, tree.dim)
+        elif rank:
+            shape = np.shape(value)
+            if len(shape) < rank + stacked:
+                raise ValueError(f"{what} must have at least {rank} axes, got shape {shape}.")
+            axes = getattr(field.type, "dim_str", "").split()[-rank:]
+            for axis, size in zip(axes, shape[-rank:], strict=False):
+                _same_axis(what, f"shape {shape}", size, sizes.setdefault(axis, size))
+
+
+def _parts_of(what: str, value: Any, stacked: int, field: Any) -> None:
+    parts = value if isinstance(value, tuple) else (value,)
+    if not parts:
+        raise ValueError(f"{what} must hold at least one structure, got none.")
+    for part in parts:
+        if not is_structure(part):
+            raise TypeError(f"{what} must hold structures, got {type(part).__name__}.")
+        consistent(part, stacked + field.metadata["stacked"])
+
+
+def _same_axis(what: str, got: str, size: int, expected: int) -> None:
+    if size != expected:
+        raise ValueError(f"{what} must have size {expected} like the rest of it, got {got}.")
 
 
 def rank_at_least(name: str, value: Array, rank: int) -> None:
@@ -115,7 +161,7 @@ def one_each(name: str, shape: tuple[int, ...], count: int) -> None:
         )
 
 
-def broadcastable(names: list[str], shapes: list[tuple[int, ...]]) -> tuple[int, ...]:
+def broadcastable(names: Sequence[str], shapes: list[tuple[int, ...]]) -> tuple[int, ...]:
     """Broadcast batch shape, or the sentence that says which shapes do not."""
     try:
         return jnp.broadcast_shapes(*shapes)

@@ -266,7 +266,9 @@ def from_banded_precision(mean: ArrayLike, diagonals: ArrayLike) -> Gaussian:
 
 def _structures(items: Sequence[Covariance | ArrayLike]) -> tuple[Covariance, ...]:
     if not isinstance(items, list | tuple) or len(items) == 0:
-        raise ValueError(f"A sequence of one or more covariances is needed, got {items!r}.")
+        raise ValueError(
+            f"A list or tuple of one or more covariances is needed, got {type(items).__name__}."
+        )
     return tuple(
         item if isinstance(item, Covariance) else Cholesky(_factor(_square("matrix", item)))
         for item in items

@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float
 
 from gaussjax import _checks
 from gaussjax._batching import lift_events
-from gaussjax.covariances import Conditional, restricted
+from gaussjax.covariances import restricted
 from gaussjax.gaussian import Gaussian, sample
 
 
@@ -34,7 +34,7 @@ def condition_where(
     >>> condition_where(g, jnp.array([True, False]), [2.0, jnp.nan]).mean
     Array([2., 1.], dtype=float32)
     """
-    law = _given(g, mask, x)
+    law = restricted.conditional_where(g.cov, mask, _values(g, mask, x))
     return Gaussian(jnp.where(mask, x, g.mean + law.mean), law.cov)  # x itself, to the bit
 
 
@@ -59,7 +59,10 @@ def log_prob_observed(
     >>> bool(log_prob_observed(standard(2), [1.0, jnp.nan], mask) == log_prob(standard(1), [1.0]))
     True
     """
-    return _given(g, mask, x).log_evidence
+    values = _values(g, mask, x)
+    infinite = jnp.any(jnp.isinf(values)) & ~jnp.any(jnp.isnan(values))
+    law = restricted.conditional_where(g.cov, mask, jnp.where(infinite, 0.0, values))
+    return jnp.where(infinite, -jnp.inf, law.log_evidence)  # ∞ − ∞ on the way would be NaN
 
 
 def impute(
@@ -86,7 +89,6 @@ def impute(
     return jnp.where(mask, x.astype(draws.dtype), draws)  # to the bit
 
 
-def _given(g: Gaussian, mask: Array, x: Array) -> Conditional:
-    # Entries off the mask may be NaN: they must reach no product, whose gradient would be NaN.
-    values = jnp.where(mask, jnp.where(mask, x, 0.0) - g.mean, 0.0)
-    return restricted.conditional_where(g.cov, mask, values)
+def _values(g: Gaussian, mask: Array, x: Array) -> Array:
+    """X − μ at the mask. Entries off it may be NaN, and must reach no product: see its gradient."""
+    return jnp.where(mask, jnp.where(mask, x, 0.0) - g.mean, 0.0)

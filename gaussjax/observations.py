@@ -4,19 +4,23 @@ A covariance is updated through its root by QR (the array form of the Kalman fil
 through its own; no covariance is ever subtracted from another.
 """
 
-import math
 from typing import Annotated, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from gaussjax import _checks
 from gaussjax._batching import lift_events
-from gaussjax.covariances import Cholesky, Conditional, Covariance, PrecisionCholesky
-from gaussjax.covariances.cholesky import condition_root
+from gaussjax.covariances import (
+    Cholesky,
+    Conditional,
+    Covariance,
+    PrecisionCholesky,
+    restricted,
+)
+from gaussjax.covariances.base import log_normal
 from gaussjax.gaussian import Gaussian
 from gaussjax.linalg.products import dot
 from gaussjax.linalg.roots import triangular_root
@@ -97,7 +101,7 @@ def product(p: Gaussian, q: Gaussian, /) -> Product:
 
     Precisions add: Σ⁻¹ = Σp⁻¹ + Σq⁻¹; the normaliser is N(μp; μq, Σp + Σq). Diagonal, circulant and
     banded-precision pairs keep their structure, and so do precisions, low rank times diagonal, and
-    equal blocks. A factor known by its precision may be improper.
+    equal blocks. A factor known by its precision may be improper: then the normaliser is NaN.
 
     Raises:
         ValueError: sizes differ or batch shapes do not broadcast.
@@ -108,14 +112,7 @@ def product(p: Gaussian, q: Gaussian, /) -> Product:
     >>> product(from_scale([0.0], [1.0]), from_scale([2.0], [1.0])).gaussian.mean.round(4)
     Array([1.], dtype=float32)
     """
-    law = p.cov.posterior(q.cov, q.mean - p.mean)
-    if law is not None:
-        return Product(Gaussian(p.mean + law.mean, law.cov), law.log_evidence)
-    law = q.cov.posterior(p.cov, p.mean - q.mean)
-    if law is not None:
-        return Product(Gaussian(q.mean + law.mean, law.cov), law.log_evidence)
-    identity = jnp.eye(p.dim, dtype=p.mean.dtype)
-    law = _update_covariance(p.cov, identity, q.cov, q.mean - p.mean)
+    law = restricted.posterior(p.cov, q.cov, q.mean - p.mean)
     return Product(Gaussian(p.mean + law.mean, law.cov), law.log_evidence)
 
 
@@ -151,20 +148,11 @@ def _observe(
     innovation = y - dot(matrix, prior.mean) - noise.mean
     root = prior.cov.precision_root() if prior.cov.covariance_root() is None else None
     if root is None:
-        law = _update_covariance(prior.cov, matrix, noise.cov, innovation)
+        dense = prior.cov.dense_factor()
+        law = restricted.posterior_of_root(dense, dot(matrix, dense), noise.cov, innovation)
     else:
         law = _update_precision(prior.cov, root, matrix, noise.cov, innovation)
     return Posterior(Gaussian(prior.mean + law.mean, law.cov), law.log_evidence)
-
-
-def _update_covariance(
-    prior: Covariance, matrix: Float[Array, "m d"], noise: Covariance, value: Float[Array, " m"]
-) -> Conditional:
-    """Law of x ~ N(0, Σ) given H x + e = v, by QR of [[H C, R], [C, 0]], a root of both."""
-    root, noise_root = prior.dense_factor(), noise.dense_factor()
-    m, d = matrix.shape
-    both = jnp.block([[dot(matrix, root), noise_root], [root, jnp.zeros((d, m), root.dtype)]])
-    return condition_root(both, np.arange(m, m + d), np.arange(m), value)
 
 
 def _update_precision(
@@ -182,5 +170,4 @@ def _update_precision(
     # log|HΣHᵀ + Σₑ| = log|Σₑ| + log|Σ| − log|posterior|, and the quadratic form is a least value
     logdet = noise.logdet() + prior.logdet() - law.logdet()
     distance = prior.inv_quad(mean) + noise.inv_quad(value - dot(matrix, mean))
-    size = len(value) * math.log(2 * math.pi)
-    return Conditional(mean, law, -0.5 * (distance + logdet + size))
+    return Conditional(mean, law, log_normal(distance, logdet, len(value)))

@@ -41,6 +41,7 @@ def affine(g: Gaussian, matrix: ArrayLike, offset: ArrayLike | None = None, /) -
     >>> variance(affine(from_scale([0.0, 0.0], [1.0, 2.0]), [[1.0, 1.0]]))
     Array([5.], dtype=float32)
     """
+    _checks.instance("g", g, Gaussian)
     matrix = _checks.real_array("matrix", matrix)
     _checks.rank_at_least("matrix", matrix, 2)
     rows = matrix.shape[-2]
@@ -109,10 +110,9 @@ def marginal(g: Gaussian, indices: Any, /) -> Gaussian:
     """Law of some coordinates: N(μᵢ, Σᵢᵢ). O(m) to O(m d²), by structure
 
     `indices` is a sequence or NumPy array of integers (static: checked, may count from the end) or
-    an integer JAX array `(..., m)` (traced: if one is out of range or repeated, the
-    result is NaN). Diagonal and low-rank
-    covariances stay so; blocks for indices that do not jump back; Toeplitz for even steps; a chain
-    for a segment.
+    an integer JAX array `(..., m)` (traced: the result is NaN if one is out of range or repeated).
+    Diagonal and low-rank covariances stay so; blocks for indices that do not jump back; Toeplitz
+    for even steps; a chain for a segment.
 
     Raises:
         ValueError: a static index is out of range or repeated.
@@ -121,8 +121,9 @@ def marginal(g: Gaussian, indices: Any, /) -> Gaussian:
     >>> marginal(from_scale([1.0, 2.0, 3.0], [1.0, 2.0, 3.0]), [0, 2]).mean
     Array([1., 3.], dtype=float32)
     """
-    if isinstance(indices, jax.Array):
-        return _marginal_traced(g, indices)
+    _checks.instance("g", g, Gaussian)
+    if _is_traced(indices):
+        return _marginal_traced(g, jnp.asarray(indices))
     return _marginal(g, indices=_checks.indices(indices, g.dim))
 
 
@@ -144,9 +145,10 @@ def condition(g: Gaussian, indices: Any, values: ArrayLike, /) -> Gaussian:
     >>> condition(g, [0], [2.0])
     Gaussian(mean=Array([1.], dtype=float32), cov=Cholesky(lower=Array([[1.]], dtype=float32)))
     """
+    _checks.instance("g", g, Gaussian)
     values = _checks.real_array("values", values)
     _checks.rank_at_least("values", values, 1)
-    if isinstance(indices, jax.Array):
+    if _is_traced(indices):
         given = _checks.index_array("indices", indices)
         _checks.one_each("values", values.shape, given.shape[-1])
         return _condition_traced(g, given, values)
@@ -229,7 +231,7 @@ def concatenate(gs: Sequence[Gaussian], /) -> Gaussian:
 
 
 def stack(gs: Sequence[Gaussian], /) -> Gaussian:
-    """Gaussians of one structure as a batch, along a new first axis.
+    """Gaussians of one structure as a batch, along a new first axis. A copy
 
     Raises:
         ValueError: there is none, or their structures or shapes differ.
@@ -241,29 +243,30 @@ def stack(gs: Sequence[Gaussian], /) -> Gaussian:
     _means("stack", gs)
     if len({(jax.tree.structure(g), *map(jnp.shape, jax.tree.leaves(g))) for g in gs}) > 1:
         raise ValueError("gs must have equal structures and shapes.")
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *gs)
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *map(_whole, gs))
 
 
 def take(g: Gaussian, index: Any, /) -> Gaussian:
-    """Elements of a batch: `index` (an integer, slice or array) along its first axis.
+    """Elements of a batch: `index` (an integer, slice or array of integers) along its first axis.
+
+    In an array an index out of range gives NaN.
 
     Raises:
-        ValueError: g has no batch axis.
+        ValueError: g has no batch axis, or the integer is out of range.
 
     >>> from gaussjax import from_scale
     >>> take(from_scale([[0.0], [5.0]], [[1.0], [2.0]]), 1).mean
     Array([5.], dtype=float32)
     """
-    batch = batch_shape(g)
+    batch = batch_shape(_checks.instance("g", g, Gaussian))
     if not batch:
         raise ValueError("g must have a batch axis to take from, got batch shape ().")
-
-    def taken(leaf: ArrayLike, rank: int) -> Array:
-        leaf = jnp.asarray(leaf)
-        return jnp.broadcast_to(leaf, batch + leaf.shape[leaf.ndim - rank :])[index]
-
-    leaves, treedef = jax.tree.flatten(g)
-    return jax.tree.unflatten(treedef, map(taken, leaves, ranks(g)))
+    if isinstance(index, int | np.integer) and not -batch[0] <= index < batch[0]:
+        raise ValueError(f"index must be below the batch size {batch[0]}, got {index}.")
+    if isinstance(index, slice):
+        return jax.tree.map(lambda leaf: leaf[index], _whole(g))
+    index = _checks.index_array("index", index)
+    return jax.tree.map(lambda leaf: leaf.at[index].get(mode="fill", fill_value=jnp.nan), _whole(g))
 
 
 # One Gaussian ------------------------------------------------------------------------------------
@@ -283,11 +286,9 @@ def _marginal_traced(g: Gaussian, indices: Int[Array, "... m"]) -> Gaussian:
 
 
 @lift_events
-def _condition(
-    g: Gaussian, values: Float[Array, "... m"], *, given: tuple[int, ...]
-) -> Gaussian:
-    seen = np.asarray(given, int)
-    return _conditioned(g, np.setdiff1d(np.arange(g.dim), seen), seen, values)
+def _condition(g: Gaussian, values: Float[Array, "... m"], *, given: tuple[int, ...]) -> Gaussian:
+    seen, order = np.sort(np.asarray(given, int)), np.argsort(np.asarray(given, int))
+    return _conditioned(g, np.setdiff1d(np.arange(g.dim), seen), seen, values[order])
 
 
 @lift_events
@@ -301,8 +302,14 @@ def _condition_traced(
     return jax.tree.map(lambda x: jnp.where(valid, x, jnp.nan), law)
 
 
+def _is_traced(indices: Any) -> bool:
+    items = indices if isinstance(indices, list | tuple) else [indices]
+    return any(isinstance(i, jax.Array) for i in items)
+
+
 def _traced(indices: Array, dim: int) -> tuple[Array, Array]:
     """Positions counted from the start, and whether all are in range and different."""
+    indices = indices.astype(int)  # `dim` may be beyond an int8
     indices = jnp.where(indices < 0, indices + dim, indices)
     inside = jnp.all((indices >= 0) & (indices < dim))
     hits = jnp.zeros(dim, int).at[indices].add(1)
@@ -312,6 +319,16 @@ def _traced(indices: Array, dim: int) -> tuple[Array, Array]:
 def _conditioned(g: Gaussian, kept: Indices, given: Indices, values: Array) -> Gaussian:
     law = restricted.conditional(g.cov, kept, given, values - g.mean[given])
     return Gaussian(g.mean[kept] + law.mean, law.cov)
+
+
+def _whole(g: Gaussian) -> Gaussian:
+    """With the batch axes of all of it on every leaf."""
+    batch, (leaves, treedef) = batch_shape(g), jax.tree.flatten(g)
+    wide = [
+        jnp.broadcast_to(leaf, batch + jnp.shape(leaf)[jnp.ndim(leaf) - rank :])
+        for leaf, rank in zip(leaves, ranks(g), strict=True)
+    ]
+    return jax.tree.unflatten(treedef, wide)
 
 
 def _means(name: str, gs: Sequence[Gaussian]) -> list[Array]:

@@ -71,6 +71,23 @@ def test_kl_of_diagonals_is_exact_at_any_separation(kind):
         assert oracle.relative_error(value, exact) <= 5e-7
 
 
+@pytest.mark.parametrize("narrow", [1e-2, 1e-4, 1e-6])
+def test_kl_of_a_narrow_to_a_wide_gaussian_is_exact(narrow):
+    """1 + r is zero to rounding there, and its logarithm was wrong by a thousandth of the KL."""
+    scale = np.float32(narrow)
+    exact = 0.5 * (float(scale) ** 2 - 1) - np.log(float(scale))
+    flat = gj.Toeplitz(jnp.array([1.0, 0.0, 0.0])), gj.Toeplitz(jnp.array([scale**2, 0.0, 0.0]))
+    ring = gj.Circulant(jnp.ones(3)), gj.Circulant(jnp.full(3, scale**2))
+    chain = gj.BandedPrecision(jnp.ones((1, 3))), gj.BandedPrecision(jnp.full((1, 3), 1 / scale))
+    triangle = gj.Cholesky(jnp.eye(3)), gj.Cholesky(scale * jnp.eye(3))
+    big = gj.Cholesky(jnp.eye(17)), gj.Cholesky(scale * jnp.eye(17))
+    line = gj.Diagonal(jnp.ones(3)), gj.Diagonal(jnp.full(3, scale))
+    thin = gj.LowRank(jnp.ones(3), jnp.zeros((3, 1))), gj.LowRank(line[1].scale, jnp.zeros((3, 1)))
+    for wide, other in (flat, ring, chain, triangle, big, line, thin):
+        p, q = (gj.Gaussian(jnp.zeros(c.dim), c) for c in (other, wide))
+        np.testing.assert_allclose(gj.kl_divergence(p, q), wide.dim * exact, rtol=5e-7)
+
+
 @pytest.mark.parametrize("pair", list(itertools.product(KINDS, KINDS)), ids="-".join)
 def test_kl_of_every_pair_matches_sixty_digits(pair):
     rng = np.random.default_rng(7)

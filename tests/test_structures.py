@@ -1,10 +1,13 @@
 """What single structures promise beyond the conformance suite."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import mpmath
 import numpy as np
 import pytest
+from catalogue import STRUCTURES
 from scipy.linalg import toeplitz
 
 import gaussjax as gj
@@ -68,6 +71,36 @@ def test_zero_scales_are_exact_where_the_factor_makes_up_for_them():
     np.testing.assert_array_equal(gradient.cov.scale[np.array([1, 4])], 0)  # Σ has scale² in it
 
 
+@pytest.mark.parametrize("noise", [1e-2, 1e-3, 1e-4])
+def test_low_rank_divergences_keep_their_digits_where_few_coordinates_carry_a_loading(noise):
+    """Its leverage is one to rounding, and 1 − h and the near form cancelled: KLs were negative."""
+    loaded = gj.LowRank(jnp.full(3, noise), jnp.array([[0.0], [0.0], [1.0]]))
+    same = gj.Diagonal(jnp.array([noise, noise, 1.0]))
+    narrow = gj.Diagonal(jnp.array([noise / 100, noise / 100, 1.0]))
+    bare = gj.LowRank(jnp.full(3, noise), jnp.zeros((3, 1)))
+    s = float(np.float32(noise))
+    top = 1 + s**2
+    expected = [  # A, B, KL, tr(B⁻¹A)
+        (same, loaded, 0.5 * (1 / top - 1 + np.log(top)), 2 + 1 / top),
+        (loaded, same, 0.5 * (s**2 - np.log(top)), 2 + top),
+        (narrow, loaded, 0.5 * (2e-4 + 1 / top - 3 + np.log(1e8 * top)), 2e-4 + 1 / top),
+        (bare, loaded, 0.5 * (s**2 / top - 1 + np.log(top / s**2)), 2 + s**2 / top),
+    ]
+    for a, b, kl, trace in expected:
+        p, q = (gj.Gaussian(jnp.zeros(3), c) for c in (a, b))
+        np.testing.assert_allclose(gj.kl_divergence(p, q), kl, rtol=1e-6, atol=1e-6)
+        np.testing.assert_allclose(gj.trace_solve(a, b), trace, rtol=1e-6)
+
+
+def test_a_trace_over_a_batch_against_low_rank_takes_no_more_products_than_one():
+    def flops(*batch):
+        a = gj.Circulant(jnp.ones((*batch, 512)))
+        b = gj.LowRank(jnp.ones((*batch, 512)), jnp.ones((*batch, 512, 2)))
+        return jax.jit(gj.trace_solve).lower(a, b).compile().cost_analysis()["flops"]
+
+    assert flops(3) < 4 * flops()
+
+
 def test_more_zero_scales_than_columns_is_singular_and_a_negative_one_is_nan():
     for scale in ([0.0, 0.0, 1.0], [-1.0, 1.0, 1.0]):
         cov = gj.LowRank(jnp.array(scale), jnp.ones((3, 1)))
@@ -97,6 +130,64 @@ def test_a_toeplitz_without_a_positive_embedding_samples_by_its_factor():
     cov = gj.Toeplitz(jnp.asarray(column))
     root = jax.vmap(cov.draw)(jnp.eye(cov.noise_dim))
     np.testing.assert_allclose(root.T @ root, toeplitz(column), atol=2e-6)
+
+
+def test_a_batch_of_toeplitz_samples_by_fft_unless_one_of_it_cannot():
+    def draw(key, column):
+        return gj.sample(key, gj.Gaussian(jnp.zeros(8), gj.Toeplitz(column)))
+
+    smooth = 0.5 ** jnp.arange(8.0)
+    rough = jnp.cos(jnp.arange(8.0) * 0.3).at[0].add(0.01)  # no positive embedding
+    keys, columns = jax.random.split(KEY), jnp.stack([smooth, rough])
+    together = jax.jit(jax.vmap(draw))(keys, columns)
+    for i in range(2):
+        np.testing.assert_allclose(together[i], draw(keys[i], columns[i]), rtol=1e-5, atol=1e-6)
+    program = jax.make_jaxpr(jax.vmap(draw))(keys, columns)
+    assert "cond[" in str(program)  # and not a choice between both, already computed
+
+
+def test_a_smooth_kernel_samples_by_fft_though_its_spectrum_is_negative_by_rounding():
+    column = jnp.exp(-0.5 * jnp.square(jnp.arange(512.0) / 20))
+    assert np.min(np.fft.rfft(np.concatenate([column, column[-2:0:-1]]).astype(np.float32))) < 0
+    draws = gj.sample(KEY, gj.Gaussian(jnp.zeros(512), gj.Toeplitz(column)), (2000,))
+    np.testing.assert_allclose(jnp.mean(draws[:, 7] * draws[:, 27]), column[20], atol=0.1)
+
+
+@pytest.mark.parametrize("kind", STRUCTURES)
+def test_scalings_and_sums_of_any_structure_agree_with_their_matrices(kind):
+    with jax.enable_x64(True):
+        rng = np.random.default_rng(0)
+        (cov, dense), factor = STRUCTURES[kind](rng, 4, np.float64), rng.uniform(0.5, 2.0, 4)
+        other, matrix = STRUCTURES["kronecker"](rng, 4, np.float64)
+        scaled = gj.Scaled(cov, jnp.asarray(factor)), factor[:, None] * dense * factor
+        total = gj.Sum(cov, other), dense + matrix
+        for (a, x), (b, y) in itertools.product([scaled, total], [scaled, total, (other, matrix)]):
+            trace = np.trace(np.linalg.solve(y, x))
+            p, q = (gj.Gaussian(jnp.zeros(4), c) for c in (a, b))
+            np.testing.assert_allclose(gj.trace_solve(a, b), trace, rtol=1e-9)
+            logdets = np.linalg.slogdet(x)[1] - np.linalg.slogdet(y)[1]
+            kl = 0.5 * (trace - 4 - logdets)
+            np.testing.assert_allclose(gj.kl_divergence(p, q), kl, rtol=1e-9, atol=1e-12)
+            total_law = gj.covariance(gj.convolve(p, q))
+            np.testing.assert_allclose(total_law, x + y, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("wrap", ["kronecker", "blocks", "stacked", "scaled"])
+def test_what_holds_a_toeplitz_maps_like_its_matrix(wrap):
+    """Their color was not linear to JAX: where it is not positive definite was asked of x."""
+    inner = gj.Toeplitz(jnp.array([2.0, 1.0]))
+    cov = {
+        "kronecker": gj.Kronecker((inner, inner)),
+        "blocks": gj.BlockDiagonal((inner, inner)),
+        "stacked": gj.StackedBlocks(gj.Toeplitz(jnp.array([[2.0, 1.0], [3.0, 1.0]]))),
+        "scaled": gj.Scaled(gj.Toeplitz(jnp.array([2.0, 1.0, 0.5, 0.0])), jnp.arange(1.0, 5.0)),
+    }[wrap]
+    g, sigma = gj.Gaussian(jnp.zeros(4), cov), np.asarray(cov.dense())
+    matrix = np.array([[1.0, 2.0, 3.0, 4.0], [0.0, 1.0, 0.0, -1.0]], np.float32)
+    expected = matrix @ sigma @ matrix.T
+    np.testing.assert_allclose(gj.covariance(gj.affine(g, matrix)), expected, rtol=1e-5)
+    part = gj.covariance(gj.marginal(g, [3, 0]))
+    np.testing.assert_allclose(part, sigma[np.ix_([3, 0], [3, 0])], rtol=1e-5, atol=1e-6)
 
 
 def test_toeplitz_derivatives_are_those_of_the_dense_form():

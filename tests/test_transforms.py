@@ -179,6 +179,14 @@ def test_structure_is_kept_where_the_mathematics_keeps_it():
     for kind in ("low_rank", "block_diagonal", "precision", "banded_precision"):
         law = kind_of(lambda g: gj.condition(g, [0, 4], [0.0, 0.0]), of[kind])
         assert law is own[kind]
+    stacked, blocks = of["stacked_blocks"], of["block_diagonal"]
+    size = stacked.cov.blocks.dim
+    firsts = np.arange(0, D, size)
+    assert kind_of(lambda g: gj.marginal(g, firsts), stacked) is gj.StackedBlocks
+    assert kind_of(lambda g: gj.condition(g, firsts, firsts), stacked) is gj.StackedBlocks
+    assert kind_of(lambda g: gj.condition(g, [4, 0], [0.0, 0.0]), blocks) is gj.BlockDiagonal
+    for g in (stacked, blocks):  # of dense blocks
+        assert kind_of(lambda g: gj.product(g, g).gaussian, g) is type(g.cov)
     noise = gj.from_scale(jnp.zeros(D), 2.0)
     for kind in ("diagonal", "low_rank", "circulant", "banded_precision"):
         assert kind_of(lambda g, q: gj.product(g, q).gaussian, of[kind], noise) is own[kind]
@@ -198,7 +206,18 @@ def test_an_improper_prior_has_a_proper_posterior():
     close(gj.precision(posterior), [[2.0, -1.0], [-1.0, 2.0]])
     close(posterior.mean, np.linalg.solve([[2.0, -1.0], [-1.0, 2.0]], [1.0, 3.0]))
     assert np.isnan(evidence)
-    close(gj.product(prior, gj.from_scale([1.0, 3.0], 1.0)).gaussian.mean, posterior.mean)
+    for kind in ("diagonal", "cholesky", "low_rank", "toeplitz"):  # a proper partner of any kind
+        other = gj.Gaussian(
+            jnp.array([1.0, 3.0]), STRUCTURES[kind](np.random.default_rng(0), 2, np.float32)[0]
+        )
+        sharper = np.array([[1.0, -1.0], [-1.0, 1.0]]) + gj.precision(other)
+        mean = np.linalg.solve(sharper, gj.precision(other) @ np.asarray(other.mean))
+        for law in (gj.product(prior, other).gaussian, gj.product(other, prior).gaussian):
+            close(gj.precision(law), sharper, 1e-4)
+            close(law.mean, mean, 1e-4)
+    law = gj.condition_where(prior, jnp.array([False, True]), [0.0, 3.0])
+    close(law.mean, [3.0, 3.0])
+    close(gj.variance(law), [1.0, 0.0])
 
 
 def test_a_product_of_a_precise_and_a_vague_density_keeps_its_digits():
@@ -230,6 +249,39 @@ def test_a_traced_index_out_of_range_or_repeated_is_nan():
             np.testing.assert_array_equal(a, b)
 
 
+def test_an_infinite_observation_has_no_density():
+    x = jnp.array([jnp.inf, *np.zeros(D - 1)])
+    for kind in ("cholesky", "banded_precision"):
+        g, _, _ = make(kind)
+        assert gj.log_prob_observed(g, x, jnp.ones(D, bool)) == -jnp.inf
+        assert np.isfinite(gj.log_prob_observed(g, x, x == 0))
+
+
+def test_a_traced_index_may_stand_in_a_list_and_be_of_any_integer_type():
+    g, _, _ = make("cholesky")
+    close(jax.jit(lambda i: gj.marginal(g, [i]).mean)(1), g.mean[1:2])
+    close(gj.marginal(gj.standard(300), jnp.array([1], jnp.int8)).mean, [0.0])
+
+
+def test_a_stack_keeps_batches_that_are_not_on_every_leaf():
+    g, h = (
+        gj.Gaussian(jnp.zeros((3, 2)), gj.Diagonal(jnp.array(s))) for s in ([1.0, 2.0], [5.0, 7.0])
+    )
+    pile = gj.stack([g, h])
+    assert gj.batch_shape(pile) == (2, 3)
+    for i, each in enumerate((g, h)):
+        np.testing.assert_array_equal(gj.stddev(gj.take(pile, i)), gj.stddev(each))
+
+
+def test_taking_counts_from_the_end_and_is_nan_out_of_range_under_jit():
+    g = gj.from_scale([[0.0], [5.0]], [[1.0], [2.0]])
+    assert gj.take(g, -1).mean == 5.0
+    np.testing.assert_array_equal(gj.take(g, slice(1, 2)).mean, [[5.0]])
+    np.testing.assert_array_equal(gj.take(g, [1, 0]).mean, [[5.0], [0.0]])
+    law = jax.jit(gj.take)(g, 2)
+    assert all(np.all(np.isnan(leaf)) for leaf in jax.tree.leaves(law))
+
+
 def test_gaussians_side_by_side_stacked_and_taken():
     g, mean, sigma = make("diagonal")
     h, other, _ = make("toeplitz")
@@ -255,6 +307,26 @@ ERRORS = {
     "y must have 2 entries": lambda g: gj.observe(g, np.ones((2, D)), gj.standard(2), [0.0]),
     "gs must have equal structures": lambda g: gj.stack([g, gj.standard(D)]),
     "g must have a batch axis": lambda g: gj.take(g, 0),
+    "index must be below the batch size 2": lambda g: gj.take(gj.stack([g, g]), 2),
+    "g must be a Gaussian, got int": lambda g: gj.marginal(3, [0]),
+    "factors of Kronecker must hold structures, got list": lambda g: gj.entropy(
+        gj.Gaussian(jnp.zeros(4), gj.Kronecker([g.cov, g.cov]))
+    ),
+    "blocks of BlockDiagonal must hold at least one": lambda g: gj.entropy(
+        gj.Gaussian(jnp.zeros(0), gj.BlockDiagonal(()))
+    ),
+    "factor of LowRank must have size 3": lambda g: gj.entropy(
+        gj.Gaussian(jnp.zeros(3), gj.LowRank(jnp.ones(3), jnp.ones((2, 1))))
+    ),
+    "scale of Scaled must have size 6": lambda g: gj.entropy(
+        gj.Gaussian(g.mean, gj.Scaled(g.cov, jnp.ones(1)))
+    ),
+    "second of Sum must have size 6": lambda g: gj.variance(
+        gj.Gaussian(g.mean, gj.Sum(g.cov, gj.standard(1).cov))
+    ),
+    "scale of Diagonal must have at least 1 axes": lambda g: gj.entropy(
+        gj.Gaussian(jnp.zeros(3), gj.StackedBlocks(gj.Diagonal(jnp.ones(3))))
+    ),
     "concatenate needs a sequence": lambda g: gj.concatenate([]),
     "mean must have 6 entries .* covs of sizes": lambda g: gj.from_kronecker(
         np.zeros(5), [gj.standard(2).cov, gj.standard(3).cov]

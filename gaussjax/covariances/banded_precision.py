@@ -8,15 +8,13 @@ A random walk with unit steps, started with unit variance, has Σ⁻¹ᵢᵢ = 2
 Array([1., 2., 3.], dtype=float32)
 """
 
-import math
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from gaussjax._struct import leaf, structure
-from gaussjax.covariances.base import Conditional, Covariance, Indices
+from gaussjax.covariances.base import Conditional, Covariance, Indices, log_normal
 from gaussjax.covariances.scaled import Scaled
 from gaussjax.linalg import banded
 from gaussjax.linalg.cholesky import factorise
@@ -66,13 +64,13 @@ class BandedPrecision(Covariance):
         width = max(self.lower.shape[0], other.lower.shape[0])
         a, b = _widened(self.lower, width), _widened(other.lower, width)
         change, sigma = b - a, self.diagonals(width - 1)
-        r = change[0] / jnp.where((a[0] > 0) & (b[0] > 0), a[0], jnp.nan)
+        first = jnp.where((a[0] > 0) & (b[0] > 0), a[0], jnp.nan)
         quadratic = jnp.zeros((), change.dtype)
         for k in range(width):
             for j in range(width - k):
                 products = change[j] * change[j + k] * _from(sigma[k], j)
                 quadratic = quadratic + (2 if k else 1) * jnp.sum(products)
-        return jnp.sum(2 * minus_log1p(r)) + quadratic
+        return jnp.sum(2 * minus_log1p(change[0] / first, b[0] / first)) + quadratic
 
     def rescaled(self, factor: Array, /) -> Covariance:
         """diag(1/f) L, with columns turned so that its diagonal stays positive."""
@@ -112,8 +110,7 @@ class BandedPrecision(Covariance):
         mean = -cov.times(banded.symmetric_times(diagonals, whole)[kept])
         logdet = self.logdet() - cov.logdet()
         distance = self.inv_quad(whole.at[kept].set(mean))
-        size = len(given) * math.log(2 * math.pi)
-        return Conditional(mean, cov, -0.5 * (distance + logdet + size))
+        return Conditional(mean, cov, log_normal(distance, logdet, len(given)))
 
     def conditional_where(self, mask: Array, values: Array, /) -> Conditional:
         """As `conditional`, with coordinates that are given cut off from the others. O(db²)"""
@@ -126,9 +123,9 @@ class BandedPrecision(Covariance):
         pull = jnp.where(mask, 0.0, -banded.symmetric_times(diagonals, values))
         mean = values + jnp.where(mask, 0.0, cov.times(pull))
         count = jnp.sum(mask, dtype=values.dtype)
-        distance = self.inv_quad(mean) + self.logdet() - cov.logdet()
+        logdet = self.logdet() - cov.logdet()
         law = Scaled(cov, jnp.where(mask, 0.0, jnp.ones_like(values)))
-        return Conditional(mean, law, -0.5 * (distance + count * math.log(2 * math.pi)))
+        return Conditional(mean, law, log_normal(self.inv_quad(mean), logdet, count))
 
     def posterior(self, noise: Covariance, value: Array, /) -> Conditional | None:
         """Precisions add, if that of the noise is banded too. O(db²)"""
@@ -141,8 +138,7 @@ class BandedPrecision(Covariance):
         mean = cov.times(banded.symmetric_times(other, value))
         logdet = self.logdet() + noise.logdet() - cov.logdet()
         distance = self.inv_quad(mean) + noise.inv_quad(value - mean)
-        size = self.dim * math.log(2 * math.pi)
-        return Conditional(mean, cov, -0.5 * (distance + logdet + size))
+        return Conditional(mean, cov, log_normal(distance, logdet, self.dim))
 
     def solve(self, vector: Float[Array, " d"], /) -> Float[Array, " d"]:
         """L Lᵀ v. O(db)"""

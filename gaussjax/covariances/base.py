@@ -155,13 +155,12 @@ class Covariance(abc.ABC):
 
     def solve(self, vector: Float[Array, " d"], /) -> Float[Array, " d"]:
         """Σ⁻¹v = C⁻ᵀC⁻¹v."""
-        (solution,) = jax.linear_transpose(self.whiten, vector)(self.whiten(vector))
-        return solution
+        whitened, transpose = jax.vjp(self.whiten, vector)
+        return transpose(whitened)[0]
 
     def color_transpose(self, vector: Float[Array, " d"], /) -> Float[Array, " d"]:
         """Cᵀv."""
-        (product,) = jax.linear_transpose(self.color, vector)(vector)
-        return product
+        return jax.vjp(self.color, jnp.zeros_like(vector))[1](vector)[0]
 
     def times(self, vector: Float[Array, " d"], /) -> Float[Array, " d"]:
         """Σv = C Cᵀv."""
@@ -215,7 +214,11 @@ def dtype_of(cov: Any, /) -> jnp.dtype:
 def log_density(cov: Covariance, vector: Array, /, count: Array | int | None = None) -> Array:
     """Log density of N(0, Σ) at `vector`; `count` of its coordinates are real, the rest padding."""
     distance, logdet = cov.inv_quad_and_logdet(vector)
-    size = cov.dim if count is None else count
+    return log_normal(distance, logdet, cov.dim if count is None else count)
+
+
+def log_normal(distance: Array, logdet: Array, size: Array | int, /) -> Array:
+    """−½ (vᵀΣ⁻¹v + log|Σ| + n log 2π) from its three parts."""
     return -0.5 * (distance + logdet + size * math.log(2 * math.pi))
 
 

@@ -5,7 +5,7 @@
 Array([4., 1., 9.], dtype=float32)
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -66,7 +66,7 @@ class BlockDiagonal(Covariance):
 
     def marginal(self, indices: Indices, /) -> Covariance | None:
         """Block by block, for static indices in rising blocks."""
-        groups = self._groups(indices)
+        groups = groups_of(indices, self._sizes)
         if groups is None:
             return None
         together = zip(self.blocks, groups, strict=True)
@@ -74,17 +74,17 @@ class BlockDiagonal(Covariance):
 
     def conditional(self, kept: Indices, given: Indices, values: Array, /) -> Conditional | None:
         """Block by block, for static indices in rising blocks."""
-        rest, seen = self._groups(kept), self._groups(given)
+        rest, seen = groups_of(kept, self._sizes), groups_of(given, self._sizes)
         if rest is None or seen is None:
             return None
         parts = jnp.split(values, np.cumsum([len(i) for i in seen])[:-1])
         together = zip(self.blocks, rest, seen, parts, strict=True)
-        return _joint([restricted.conditional(*block) for block in together])
+        return _independent([restricted.conditional(*block) for block in together])
 
     def conditional_where(self, mask: Array, values: Array, /) -> Conditional:
         """Block by block."""
         parts = zip(self.blocks, self._split(mask), self._split(values), strict=True)
-        return _joint([restricted.conditional_where(c, m, v) for c, m, v in parts])
+        return _independent([restricted.conditional_where(c, m, v) for c, m, v in parts])
 
     def posterior(self, noise: Covariance, value: Array, /) -> Conditional | None:
         """Block by block, if the noise has blocks of the same sizes or is diagonal."""
@@ -92,9 +92,7 @@ class BlockDiagonal(Covariance):
         if noises is None:
             return None
         parts = zip(self.blocks, noises, self._split(value), strict=True)
-        laws = [c.posterior(e, v) for c, e, v in parts]
-        known = [law for law in laws if law is not None]
-        return _joint(known) if len(known) == len(laws) else None
+        return _independent([restricted.posterior(c, e, v) for c, e, v in parts])
 
     @property
     def noise_dim(self) -> int:
@@ -160,19 +158,20 @@ class BlockDiagonal(Covariance):
         spans = [np.arange(end - n, end) for n, end in zip(self._sizes, ends, strict=True)]
         return [restricted.marginal(other, span) for span in spans]
 
-    def _groups(self, indices: Indices) -> list[np.ndarray] | None:
-        """Static indices by block, counted from its start; None if they jump back to a block."""
-        if not isinstance(indices, np.ndarray):
-            return None
-        ends = np.cumsum(self._sizes)
-        owners = np.searchsorted(ends, indices, side="right")
-        if np.any(np.diff(owners) < 0):
-            return None
-        starts = ends - np.array(self._sizes)
-        return [indices[owners == i] - starts[i] for i in range(len(ends))]
+
+def groups_of(indices: Indices, sizes: Sequence[int], /) -> list[np.ndarray] | None:
+    """Static indices by block, counted from its start; None if they jump back to a block."""
+    if not isinstance(indices, np.ndarray):
+        return None
+    ends = np.cumsum(sizes)
+    owners = np.searchsorted(ends, indices, side="right")
+    if np.any(np.diff(owners) < 0):
+        return None
+    starts = ends - np.array(sizes)
+    return [indices[owners == i] - starts[i] for i in range(len(ends))]
 
 
-def _joint(laws: list[Conditional]) -> Conditional:
+def _independent(laws: list[Conditional]) -> Conditional:
     """Independent laws as one."""
     mean = jnp.concatenate([law.mean for law in laws])
     evidence = sum((law.log_evidence for law in laws), jnp.zeros((), mean.dtype))

@@ -57,8 +57,8 @@ class Circulant(Covariance):
         b = _eigenvalues(other)
         if b is None:
             return None
-        a = self._mirrored(self._half)
-        return jnp.sum(minus_log1p((a - b) / jnp.where(b > 0, b, jnp.nan)))
+        a, b = self._mirrored(self._half), jnp.where(b > 0, b, jnp.nan)
+        return jnp.sum(minus_log1p((a - b) / b, a / b))
 
     def plus(self, other: Covariance, /) -> Covariance | None:
         """Spectra add; an isotropic one is constant."""

@@ -117,7 +117,7 @@ class LowRank(Covariance):
 
     def precision_diagonal(self) -> Float[Array, " d"]:
         """By leverages. O(dr²), not O(d² r)."""
-        return lowrank.precision_diagonal(self._eliminated())
+        return lowrank.precision_diagonal(self.scale, self.factor)
 
     def diagonals(self, width: int, /) -> Float[Array, "w d"]:
         """Products of rows of W. O(dr·width), not O(d²r)."""

@@ -13,7 +13,6 @@ from gaussjax.covariances.cholesky import Cholesky
 from gaussjax.covariances.sum import Sum
 from gaussjax.linalg import lowrank, small
 from gaussjax.linalg.divergence import divergence_of_ratio, divergence_of_roots
-from gaussjax.linalg.products import dot
 
 
 def shifted_divergence(
@@ -62,7 +61,10 @@ def log_ratio(a: Covariance, b: Covariance, /) -> Float[Array, ""]:
     ):
         if root_a is not None and root_b is not None:
             x, y = (r if r.ndim == 1 else jnp.diagonal(r) for r in (root_a, root_b))
-            return sign * jnp.sum(jnp.log1p((x - y) / y))
+            r = (x - y) / y
+            near = jnp.abs(r) < 0.5
+            logs = jnp.where(near, jnp.log1p(jnp.where(near, r, 0.0)), jnp.log(x / y))
+            return sign * jnp.sum(logs)
     return a.logdet() - b.logdet()
 
 
@@ -85,7 +87,7 @@ def trace_solve(a: Covariance, b: Covariance, /) -> Float[Array, ""]:
         return same + a.dim + log_ratio(a, b)
     parts = b.thin_parts()
     if parts is not None:  # r products with A, not d solves
-        return _trace_by_residuals(a, b, parts)
+        return lowrank.trace_solve(lowrank.eliminate_by_leverage(*parts), a.variance(), a.times)
     if _is_dense(a) or _is_dense(b):  # all columns at once: a d × d array is there already
         return jnp.sum(jax.vmap(b.inv_quad, 1)(a.dense_factor()))
     return jnp.sum(over_basis(a, lambda e: b.inv_quad(a.color(e))))
@@ -104,41 +106,16 @@ def add(a: Covariance, b: Covariance, /) -> Covariance:
 def _thin_divergence(
     a: Covariance, b: Covariance, parts_a: tuple[Array, Array], parts_b: tuple[Array, Array]
 ) -> Array:
-    positive = jnp.all(parts_a[0] > 0) & jnp.all(parts_b[0] > 0)  # scales of zero have no ratio
+    close = lowrank.comparable(parts_a, parts_b)
     # A batch computes both branches, and neither may put a NaN into the other's gradient.
-    safe_a, safe_b = ((jnp.where(positive, s, 1.0), w) for s, w in (parts_a, parts_b))
-    return jax.lax.cond(
-        positive, lambda: lowrank.divergence(safe_a, safe_b), lambda: _textbook(a, b)
+    safe_a, safe_b = (
+        (jnp.where(close, s, 1.0), jnp.where(close, w, 0.0)) for s, w in (parts_a, parts_b)
     )
+    return jax.lax.cond(close, lambda: lowrank.divergence(safe_a, safe_b), lambda: _textbook(a, b))
 
 
 def _textbook(a: Covariance, b: Covariance) -> Array:
     return trace_solve(a, b) - a.dim - (a.logdet() - b.logdet())
-
-
-# tr(B⁻¹A) for B = diag(s²) + W Wᵀ: with the map ζ(v) from x = v to the mean of z, whose rows are Z,
-# B's quadratic form is ‖(v − W ζ)/s‖² + ‖ζ‖², and so the trace Σᵢ [(I − WZ) A (I − WZ)ᵀ]ᵢᵢ/sᵢ²
-# + tr(Z A Zᵀ). Where scales vanish that has no meaning: then r rows at a time.
-def _trace_by_residuals(a: Covariance, b: Covariance, parts: tuple[Array, Array]) -> Array:
-    scale, factor = parts
-    positive = jnp.all(scale > 0)
-
-    def by_rows() -> Array:
-        safe = jnp.where(positive, scale, 1.0)  # as in `_thin_divergence`
-        ratio = factor / safe[:, None]
-        root = lowrank.latent_root(ratio)
-        inverse = lowrank.inverse(root)
-        z = dot(dot(inverse.T, inverse), (ratio / safe[:, None]).T)  # r × d
-        az = jax.vmap(a.times)(z).T  # A Zᵀ
-        core = dot(z, az)
-        variance = a.variance() - 2 * jnp.sum(factor * az, axis=1)
-        variance = variance + jnp.sum(factor * dot(factor, core), axis=1)
-        return jnp.sum(variance / jnp.square(safe)) + jnp.trace(core)
-
-    def by_columns() -> Array:
-        return jnp.sum(over_basis(a, lambda e: b.inv_quad(a.color(e))))
-
-    return jax.lax.cond(positive, by_rows, by_columns)
 
 
 def _is_dense(cov: Covariance) -> bool:

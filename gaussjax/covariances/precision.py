@@ -5,13 +5,13 @@ Array([[0.25, 0.  ],
        [0.  , 1.  ]], dtype=float32)
 """
 
-import math
-
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from gaussjax._struct import leaf, structure
-from gaussjax.covariances.base import Conditional, Covariance, Indices
+from gaussjax.covariances.base import Conditional, Covariance, Indices, log_normal
+from gaussjax.covariances.scaled import Scaled
 from gaussjax.linalg.products import dot, gram
 from gaussjax.linalg.roots import triangular_root
 from gaussjax.linalg.triangular import logdet_of_diagonal, solve
@@ -68,24 +68,34 @@ class PrecisionCholesky(Covariance):
         mean = -cov.times(dot(lower[kept], dot(lower[given].T, values)))
         whole = jnp.zeros(self.dim, values.dtype).at[given].set(values).at[kept].set(mean)
         logdet = self.logdet() - cov.logdet()
-        size = len(given) * math.log(2 * math.pi)
-        return Conditional(mean, cov, -0.5 * (self.inv_quad(whole) + logdet + size))
+        return Conditional(mean, cov, log_normal(self.inv_quad(whole), logdet, len(given)))
+
+    def conditional_where(self, mask: Array, values: Array, /) -> Conditional:
+        """As `conditional`, with coordinates that are given cut off from the others. O(d³)"""
+        lower, given = jnp.tril(self.lower), mask.astype(values.dtype)
+        rows = jnp.concatenate([jnp.where(mask[:, None], 0.0, lower), jnp.diag(given)], axis=1)
+        cov = PrecisionCholesky(triangular_root(rows))
+        pull = jnp.where(mask, 0.0, -dot(lower, dot(lower.T, values)))
+        mean = values + jnp.where(mask, 0.0, cov.times(pull))
+        logdet = self.logdet() - cov.logdet()
+        law = Scaled(cov, 1 - given)
+        return Conditional(mean, law, log_normal(self.inv_quad(mean), logdet, jnp.sum(given)))
 
     def posterior(self, noise: Covariance, value: Array, /) -> Conditional | None:
-        """Precisions add, by QR of both roots, if the noise has one. O(d³)
+        """Precisions add, by QR of both roots. O(d³)
 
         An improper prior (a zero on the diagonal of L) is allowed: the posterior is then as good as
         the sum is, and the evidence NaN.
         """
         root = noise.precision_root()
         if root is None:
-            return None
-        root = jnp.diag(root) if root.ndim == 1 else jnp.tril(root)
+            root = jax.vmap(noise.whiten, 1, 1)(jnp.eye(self.dim, dtype=value.dtype)).T
+        else:
+            root = jnp.diag(root) if root.ndim == 1 else jnp.tril(root)
         both = jnp.concatenate([jnp.tril(self.lower), root], axis=1)
         cov = PrecisionCholesky(triangular_root(both))
         mean = cov.times(dot(root, dot(root.T, value)))
         # log|Σ + Σ'| = log|Σ| + log|Σ'| + log|Σ⁻¹ + Σ'⁻¹|, and the quadratic form is a least value
         logdet = self.logdet() + noise.logdet() - cov.logdet()
         distance = self.inv_quad(mean) + noise.inv_quad(value - mean)
-        size = self.dim * math.log(2 * math.pi)
-        return Conditional(mean, cov, -0.5 * (distance + logdet + size))
+        return Conditional(mean, cov, log_normal(distance, logdet, self.dim))

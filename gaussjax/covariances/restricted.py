@@ -1,4 +1,4 @@
-"""Marginals, conditionals and rescalings of any structure: its own rule, or a dense root.
+"""Marginals, conditionals, posteriors and rescalings of any structure: its own rule, or dense.
 
 The dense way takes the rows of a root of Σ that belong to the coordinates in question, and makes
 them triangular by QR, so that no covariance matrix is formed and none subtracted.
@@ -6,6 +6,7 @@ them triangular by QR, so that no covariance matrix is formed and none subtracte
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from gaussjax.covariances.base import Conditional, Covariance, Indices, dtype_of
@@ -32,6 +33,32 @@ def conditional_where(cov: Covariance, mask: Array, values: Array, /) -> Conditi
     """N(0, Σ) given the values at the mask; they are zero elsewhere."""
     law = cov.conditional_where(mask, values)
     return condition_root_where(cov.dense_factor(), mask, values) if law is None else law
+
+
+def posterior(cov: Covariance, noise: Covariance, value: Float[Array, " d"], /) -> Conditional:
+    """Law of x ~ N(0, Σ) given that x + e has this value, e ~ N(0, Σ')."""
+    law = cov.posterior(noise, value)
+    if law is not None:
+        return law
+    law = noise.posterior(cov, value)  # that of e, and x is the rest of the value
+    if law is not None:
+        return Conditional(value - law.mean, law.cov, law.log_evidence)
+    root = cov.dense_factor()
+    return posterior_of_root(root, root, noise, value)
+
+
+def posterior_of_root(
+    root: Float[Array, "d k"],
+    seen: Float[Array, "m k"],
+    noise: Covariance,
+    value: Float[Array, " m"],
+    /,
+) -> Conditional:
+    """Law of x = F z given H x + e = v, from F and `seen` = H F, by QR of [[H F, Cₑ], [F, 0]]."""
+    (d, _), m = root.shape, len(value)
+    zero = jnp.zeros((d, m), root.dtype)
+    both = jnp.block([[seen, noise.dense_factor()], [root, zero]])
+    return condition_root(both, np.arange(m, m + d), np.arange(m), value)
 
 
 def rescaled(cov: Covariance, factor: Array, /) -> Covariance:

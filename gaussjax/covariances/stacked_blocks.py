@@ -15,7 +15,8 @@ from jaxtyping import Array, Float
 
 from gaussjax._struct import nested, ranks, structure
 from gaussjax.covariances import pairs, restricted
-from gaussjax.covariances.base import Conditional, Covariance
+from gaussjax.covariances.base import Conditional, Covariance, Indices
+from gaussjax.covariances.block_diagonal import groups_of
 from gaussjax.covariances.diagonal import Diagonal
 
 
@@ -61,10 +62,27 @@ class StackedBlocks(Covariance):
         factors = factor.reshape(self._shape) if factor.ndim else jnp.repeat(factor, self._count)
         return StackedBlocks(jax.vmap(restricted.rescaled)(self.blocks, factors))
 
+    def marginal(self, indices: Indices, /) -> Covariance | None:
+        """Block by block, for static indices that are the same in every block."""
+        inner = self._pattern(indices)
+        if inner is None:
+            return None
+        return StackedBlocks(jax.vmap(lambda c: restricted.marginal(c, inner))(self.blocks))
+
+    def conditional(self, kept: Indices, given: Indices, values: Array, /) -> Conditional | None:
+        """Block by block, for static indices that are the same in every block."""
+        rest, seen = self._pattern(kept), self._pattern(given)
+        if rest is None or seen is None:
+            return None
+        parts = values.reshape(self._count, -1)
+        return _independent(
+            jax.vmap(lambda c, v: restricted.conditional(c, rest, seen, v))(self.blocks, parts)
+        )
+
     def conditional_where(self, mask: Array, values: Array, /) -> Conditional:
         """Block by block."""
         parts = mask.reshape(self._shape), values.reshape(self._shape)
-        return _joint(jax.vmap(restricted.conditional_where)(self.blocks, *parts))
+        return _independent(jax.vmap(restricted.conditional_where)(self.blocks, *parts))
 
     def posterior(self, noise: Covariance, value: Array, /) -> Conditional | None:
         """Block by block, if the noise has as many of the same size or is diagonal."""
@@ -72,8 +90,7 @@ class StackedBlocks(Covariance):
         if noises is None:
             return None
         values = value.reshape(self._shape)
-        laws = jax.vmap(lambda c, e, v: c.posterior(e, v))(self.blocks, noises, values)
-        return None if laws is None else _joint(laws)
+        return _independent(jax.vmap(restricted.posterior)(self.blocks, noises, values))
 
     @property
     def noise_dim(self) -> int:
@@ -126,6 +143,13 @@ class StackedBlocks(Covariance):
     def _map(self, function: Callable[[Any, Array], Array], vector: Array) -> Array:
         return jax.vmap(function)(self.blocks, vector.reshape(self._count, -1)).ravel()
 
+    def _pattern(self, indices: Indices) -> np.ndarray | None:
+        """The static indices within a block, where they are the same in all and not empty."""
+        groups = groups_of(indices, [self.blocks.dim] * self._count)
+        if not groups or not len(groups[0]):
+            return None
+        return groups[0] if all(np.array_equal(g, groups[0]) for g in groups) else None
+
     def _split_like(self, other: Covariance) -> Covariance | None:
         """`other` as blocks of this shape, if it has none that reach across them."""
         if isinstance(other, StackedBlocks):
@@ -134,6 +158,6 @@ class StackedBlocks(Covariance):
         return None if root is None or root.ndim > 1 else Diagonal(root.reshape(self._shape))
 
 
-def _joint(laws: Conditional) -> Conditional:
+def _independent(laws: Conditional) -> Conditional:
     """Stacked independent laws as one."""
     return Conditional(laws.mean.ravel(), StackedBlocks(laws.cov), jnp.sum(laws.log_evidence))

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from gaussjax._batching import all_of_batch
 from gaussjax._struct import leaf, structure
 from gaussjax.covariances.base import Covariance, Indices, dtype_of
 from gaussjax.covariances.cholesky import Cholesky
@@ -85,9 +86,13 @@ class Toeplitz(Covariance):
         return max(2 * self.dim - 2, 1)
 
     def draw(self, noise: Float[Array, " n"], /) -> Float[Array, " d"]:
-        """The corner of a circulant sample, O(d log d); L ε where that has no positive spectrum."""
+        """The corner of a circulant sample, O(d log d); L ε where that has no positive spectrum.
+
+        Eigenvalues that are negative by no more than the rounding of the largest count as zero.
+        """
         spectrum = toeplitz.spectrum_of(self.column)
-        valid = jnp.all(spectrum >= 0)
+        rounding = 10 * jnp.finfo(spectrum.dtype).eps * jnp.max(jnp.abs(spectrum))
+        valid = jax.lax.stop_gradient(jnp.all(spectrum >= -rounding))
 
         def embedded() -> Array:
             size = jnp.where(spectrum > 0, spectrum, 1.0)
@@ -98,7 +103,10 @@ class Toeplitz(Covariance):
             padded = jnp.pad(noise, (0, max(self.dim - noise.shape[0], 0)))
             return self.color(padded[: self.dim])
 
-        return jax.lax.cond(valid, embedded, factored)
+        def either() -> Array:
+            return jnp.where(valid, embedded(), factored())
+
+        return jax.lax.cond(all_of_batch(valid), embedded, either)
 
     def inv_quad(self, vector: Float[Array, " d"], /) -> Float[Array, ""]:
         """‖L⁻¹v‖², with a derivative that does not go through the recursion. O(d²)"""
@@ -111,11 +119,6 @@ class Toeplitz(Covariance):
     def solve(self, vector: Float[Array, " d"], /) -> Float[Array, " d"]:
         """By the recursion of Levinson. O(d²)"""
         return toeplitz.solve(self.column, vector)
-
-    def color_transpose(self, vector: Float[Array, " d"], /) -> Float[Array, " d"]:
-        """Lᵀv, as a derivative of L ε. O(d²) time and memory"""
-        (product,) = jax.vjp(self.color, jnp.zeros_like(vector))[1](vector)
-        return product
 
     def times(self, vector: Float[Array, " d"], /) -> Float[Array, " d"]:
         """Σ v by FFT. O(d log d), not O(d²)"""

@@ -25,13 +25,13 @@ from gaussjax.linalg.triangular import solve
 def divergence_of_roots(a: Array, b: Array, shift: Float[Array, " d"], /) -> Float[Array, ""]:
     """D(A, B) + ‖K⁻¹v‖² of two triangular roots. O(d) for two diagonals, else O(d³)"""
     if a.ndim == b.ndim == 1:
-        return _sum_of_ratios((a - b) / b, b) + jnp.sum(jnp.square(shift / b))
+        return _of_diagonals(a, b) + jnp.sum(jnp.square(shift / b))
     a, b = (jnp.diag(x) if x.ndim == 1 else x for x in (a, b))
     if a.shape[-1] <= small.LIMIT:
         return _small_divergence(a, b, shift)
     e, w = _relative(a, b, shift)
     strict = jnp.sum(jnp.square(jnp.tril(e, -1)))
-    return _sum_of_ratios(jnp.diagonal(e), jnp.diagonal(b)) + strict + jnp.sum(jnp.square(w))
+    return _of_diagonals(jnp.diagonal(a), jnp.diagonal(b)) + strict + jnp.sum(jnp.square(w))
 
 
 def divergence_of_ratio(ratio: Float[Array, "d d"], logdet: Array) -> Float[Array, ""]:
@@ -62,8 +62,9 @@ def _relative(a: Array, b: Array, shift: Array) -> tuple[Array, Array]:
 def _small_divergence(a: Array, b: Array, shift: Array) -> Array:
     columns, w = small.relative(a, b, shift)
     total = _sum_of_squares(w, a)
-    for column in columns:  # column by column: the rounding of one long sum would show
-        total = total + (_sum_of_squares(column, a) + 2 * minus_log1p(column[0]))
+    for i, column in enumerate(columns):  # one by one: the rounding of one long sum would show
+        excess = minus_log1p(column[0], a[i, i] / b[i, i])
+        total = total + (_sum_of_squares(column, a) + 2 * excess)
     return total
 
 
@@ -97,10 +98,11 @@ def _gradients_by_solves(a: Array, b: Array, shift: Array) -> tuple[Array, Array
     return h + jnp.diag(r / jnp.diagonal(a)), grad_b, u
 
 
-def _sum_of_ratios(r: Array, b: Array) -> Array:
+def _of_diagonals(a: Array, b: Array) -> Array:
     """Σ (rᵢ² + 2(rᵢ − log(1 + rᵢ))); NaN unless b is positive: two wrong signs look right."""
-    r = jnp.where(b > 0, r, jnp.nan)
-    return jnp.sum(jnp.square(r) + 2 * minus_log1p(r))
+    b = jnp.where(b > 0, b, jnp.nan)
+    r = (a - b) / b
+    return jnp.sum(jnp.square(r) + 2 * minus_log1p(r, a / b))
 
 
 def excess_of_logdet(y: Float[Array, "r r"], /) -> Float[Array, ""]:
@@ -114,18 +116,18 @@ def excess_of_logdet(y: Float[Array, "r r"], /) -> Float[Array, ""]:
     def step(y: Array, k: Array) -> tuple[Array, Array]:
         column = jnp.where(positions > k, y[k], 0.0)
         p = y[k, k]
-        value = minus_log1p(p) + jnp.sum(jnp.square(column)) / (1 + p)
+        value = minus_log1p(p, 1 + p) + jnp.sum(jnp.square(column)) / (1 + p)
         return y - jnp.outer(column, column) / (1 + p), value
 
     return jnp.sum(jax.lax.scan(step, y, positions)[1])
 
 
 @jax.custom_jvp
-def minus_log1p(x: Array) -> Array:
-    """X − log(1 + x) ≥ 0, to full relative accuracy also near zero.
+def minus_log1p(x: Array, ratio: Array) -> Array:
+    """X − log(1 + x) ≥ 0 to full relative accuracy, from x and from `ratio` = 1 + x.
 
-    There log(1 + x) = 2 artanh(s) with s = x / (2 + x), and x − 2s = x s leaves
-    x s − 2s³(1/3 + s²/5 + s⁴/7 + …).
+    Near −1 only the ratio has digits, near zero only x: there log(1 + x) = 2 artanh(s) with
+    s = x / (2 + x), and x − 2s = x s leaves x s − 2s³(1/3 + s²/5 + s⁴/7 + …).
     """
     near = (x > -1 / 3) & (x < 0.5)  # |s| ≤ 1/5
     s = x / (2 + jnp.where(near, x, 0.0))
@@ -135,10 +137,10 @@ def minus_log1p(x: Array) -> Array:
     series = jnp.full_like(x, 1 / (2 * terms + 1))
     for k in reversed(range(3, 2 * terms, 2)):
         series = 1 / k + z * series
-    return jnp.where(near, x * s - 2 * s * z * series, x - jnp.log(1 + x))  # cheaper than log1p
+    return jnp.where(near, x * s - 2 * s * z * series, x - jnp.log(ratio))
 
 
 @minus_log1p.defjvp
 def _(primals, tangents):
-    (x,), (dx,) = primals, tangents
-    return minus_log1p(x), x / (1 + x) * dx  # 1 − 1/(1 + x) would cancel
+    (x, ratio), (dx, _) = primals, tangents
+    return minus_log1p(x, ratio), x / ratio * dx  # 1 − 1/ratio would cancel

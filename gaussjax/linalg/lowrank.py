@@ -8,6 +8,7 @@ r rows with the smallest s are eliminated after the others: given those, they ha
 diag(s²) + (W R⁻ᵀ)(W R⁻ᵀ)ᵀ, which needs no division.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -34,9 +35,25 @@ class Elimination(NamedTuple):
 
 
 def eliminate(scale: Float[Array, " d"], factor: Float[Array, "d r"], /) -> Elimination:
-    """Factorises diag(s²) + W Wᵀ. O(d r²)"""
-    d, r = factor.shape
-    _, last = jax.lax.top_k(-scale, min(d, r))
+    """Factorises diag(s²) + W Wᵀ, the r rows with the smallest s last. O(d r²)"""
+    return _eliminate(scale, factor, _smallest(scale, factor.shape[1]))
+
+
+def eliminate_by_leverage(scale: Float[Array, " d"], factor: Float[Array, "d r"], /) -> Elimination:
+    """The same with the r rows last that have the largest leverage h = 1 − s²(Σ⁻¹)ᵢᵢ. O(d r²)
+
+    All leverages together are at most r, so that of any other row is at most r/(r + 1): nothing
+    cancels in its 1 − h. The order comes from a first elimination, whose own digits suffice.
+    """
+    kept = jnp.square(scale) * _precision_diagonal(eliminate(scale, factor))
+    return _eliminate(scale, factor, _smallest(kept, factor.shape[1]))
+
+
+def _smallest(x: Array, count: int) -> Array:
+    return jax.lax.top_k(-jax.lax.stop_gradient(x), min(x.shape[0], count))[1]
+
+
+def _eliminate(scale: Array, factor: Array, last: Array) -> Elimination:
     scale = jnp.where(scale < 0, jnp.nan, scale)
     last_scale = scale[last]
     safe = scale.at[last].set(1.0)
@@ -88,18 +105,47 @@ def logdet(e: Elimination, /) -> Float[Array, ""]:
     return 2 * sum((logdet_of_diagonal(x) for x in diagonals), jnp.zeros((), e.scale.dtype))
 
 
-def precision_diagonal(e: Elimination, /) -> Float[Array, " d"]:
-    """Diagonal of Σ⁻¹. O(d r²)
+def precision_diagonal(
+    scale: Float[Array, " d"], factor: Float[Array, "d r"], /
+) -> Float[Array, " d"]:
+    """Diagonal of Σ⁻¹, (1 − h)/s² with the leverages h. O(d r²)"""
+    return _precision_diagonal(eliminate_by_leverage(scale, factor))
 
-    1/s² (1 − leverage) for the rows eliminated first, and what the last ones add by their Schur
-    complement; the rows with the largest leverage are among those.
-    """
-    weights = dot(inverse(e.root), e.ratio.T)  # R⁻¹Vᵀ
+
+def _precision_diagonal(e: Elimination) -> Array:
+    """(1 − leverage)/s² of the rows eliminated first, and what the last ones add to it."""
+    weights, reach = _regressions(e)
     alone = (1 - jnp.sum(jnp.square(weights), axis=0)) / jnp.square(e.scale)
-    corner = inverse(e.corner)
-    reach = dot(dot(corner, e.coupling), weights)  # L⁻¹ Cov(last, rest) Cov(rest)⁻¹ diag(s)
     added = jnp.sum(jnp.square(reach), axis=0) / jnp.square(e.scale)
-    return (alone + added).at[e.last].set(jnp.sum(jnp.square(corner), axis=0))
+    corner = jnp.sum(jnp.square(inverse(e.corner)), axis=0)
+    return (alone + added).at[e.last].set(corner)
+
+
+def _regressions(e: Elimination) -> tuple[Array, Array]:
+    """R⁻¹Vᵀ, and L⁻¹ Cov(last, rest) Cov(rest)⁻¹ diag(s) for the lower factor L of the corner."""
+    weights = dot(inverse(e.root), e.ratio.T)
+    return weights, dot(dot(inverse(e.corner), e.coupling), weights)
+
+
+# For the rows eliminated first, with the mean Zx of z given them: their quadratic form is
+# ‖(x − W Z x)/s‖² + ‖Zx‖², so the trace Σᵢ [(I − W Z) A (I − W Z)ᵀ]ᵢᵢ/sᵢ² + tr(Z A Zᵀ). The other
+# rows, given those and whitened, are U x and add tr(U A Uᵀ).
+def trace_solve(
+    e: Elimination,
+    variance: Float[Array, " d"],
+    times: Callable[[Float[Array, " d"]], Float[Array, " d"]],
+    /,
+) -> Float[Array, ""]:
+    """tr(Σ⁻¹A) from the diagonal of A and r + r products with it. O(d r²) and the products"""
+    weights, reach = _regressions(e)
+    z = dot(inverse(e.root).T, weights) / e.scale[None]
+    u = (-reach / e.scale[None]).at[:, e.last].set(inverse(e.corner))
+    az, au = jax.vmap(times)(z).T, jax.vmap(times)(u)
+    core = dot(z, az)
+    first = (variance / jnp.square(e.scale)).at[e.last].set(0.0)
+    residual = first - 2 * jnp.sum(e.ratio * (az / e.scale[:, None]), axis=1)
+    residual = residual + jnp.sum(e.ratio * dot(e.ratio, core), axis=1)
+    return jnp.sum(residual) + jnp.trace(core) + jnp.sum(u * au)
 
 
 def latent_posterior(
@@ -136,12 +182,23 @@ def _squares(x: Array) -> Array:
     return jnp.sum(jnp.square(x))
 
 
-def divergence(
-    a: tuple[Float[Array, " d"], Float[Array, "d r"]],
-    b: tuple[Float[Array, " d"], Float[Array, "d r"]],
-    /,
-) -> Float[Array, ""]:
-    """D(A, B) = tr(B⁻¹A) − d − log|B⁻¹A| of two `(s, W)` with positive s. O(d r²)
+Parts = tuple[Float[Array, " d"], Float[Array, "d r"]]
+"""`(s, W)`"""
+
+
+def comparable(a: Parts, b: Parts, /) -> Array:
+    """Whether the terms of `divergence` are of the order of d at most: it subtracts some. O(d r)"""
+    (s_a, w_a), (s_b, w_b) = a, b
+    w_a, w_b = _of_one_rank(w_a, w_b)
+    t = (s_a - s_b) * (s_a + s_b) / jnp.square(s_b)
+    size = jnp.sum(jnp.square(w_b), axis=1)
+    leverages = jnp.sum(jnp.square(t) / (1 + t) * (size / (jnp.square(s_b) + size)))  # a bound
+    spread = jnp.sum(jnp.sum(jnp.square(w_a - w_b), axis=1) / jnp.square(s_a))
+    return jnp.all(s_a > 0) & jnp.all(s_b > 0) & (leverages + spread <= s_a.shape[0])
+
+
+def divergence(a: Parts, b: Parts, /) -> Float[Array, ""]:
+    """D(A, B) = tr(B⁻¹A) − d − log|B⁻¹A| of two `(s, W)` that are `comparable`. O(d r²)
 
     By way of C = diag(s_a²) + W_b W_bᵀ, with the three-point identity of Bregman divergences
         D(A, B) = D(A, C) + D(C, B) + tr((A − C)(B⁻¹ − C⁻¹)).
@@ -149,8 +206,7 @@ def divergence(
     W_a − W_b, which are exact when the two are close.
     """
     (s_a, w_a), (s_b, w_b) = a, b
-    shape = s_a.shape[0], max(w_a.shape[1], w_b.shape[1])
-    w_a, w_b = (jnp.pad(w, ((0, 0), (0, shape[1] - w.shape[1]))) for w in (w_a, w_b))
+    w_a, w_b = _of_one_rank(w_a, w_b)
 
     # D(C, B). With t = (s_a² − s_b²)/s_b², τ = t/(1 + t), leverages h = rows of G = V_b R_b⁻ᵀ and
     # Z = Gᵀ diag(τ) G:  Σ (t − log(1 + t)) − Σ t τ h + (−tr Z − log|I − Z|).
@@ -162,11 +218,11 @@ def divergence(
     tau = t / (1 + t)
     z = dot(g.T, tau[:, None] * g)
     leverages = _inner(g, (t * tau)[:, None] * g)
-    scales = jnp.sum(minus_log1p(t)) - leverages + excess_of_logdet(-z)
+    scales = jnp.sum(minus_log1p(t, jnp.square(s_a / s_b))) - leverages + excess_of_logdet(-z)
 
     # D(A, C). With E = (W_a − W_b)/s_a, V = W_b/s_a, M = I + VᵀV = R Rᵀ, ζ = M⁻¹VᵀE and
     # Y = R⁻¹(VᵀE + EᵀV + EᵀE)R⁻ᵀ:  (tr Y − log|I + Y|) + ‖E − Vζ‖² + ‖ζ‖² − ‖E R⁻ᵀ‖².
-    root = dot(root_b, factorise(jnp.eye(shape[1], dtype=z.dtype) - z))
+    root = dot(root_b, factorise(jnp.eye(len(z), dtype=z.dtype) - z))
     inverse_c = inverse(root)
     v, e = w_b / s_a[:, None], (w_a - w_b) / s_a[:, None]
     cross, square = dot(v.T, e), dot(e.T, e)
@@ -184,6 +240,11 @@ def divergence(
     weighted = (t * (s_b / s_a))[:, None] * v
     moved = moved + _inner(dot(rest_b.T, weighted), dot(inverse_c.T, inverse_c))
     return scales + factors + moved
+
+
+def _of_one_rank(*factors: Array) -> list[Array]:
+    rank = max(w.shape[1] for w in factors)
+    return [jnp.pad(w, ((0, 0), (0, rank - w.shape[1]))) for w in factors]
 
 
 def _inner(x: Array, y: Array) -> Array:

@@ -65,13 +65,13 @@ def color(column: Float[Array, " d"], noise: Float[Array, " d"], /) -> Float[Arr
     d = column.shape[0]
     empty = jnp.zeros(2 * d, noise.dtype)  # the process so far, reversed: entry d − 1 − k is xₖ
 
-    def visit(k: Array, state: Filter, past: Array) -> tuple[Array, Array]:
+    def visit(k: Array, state: Filter, past: Array) -> tuple[Array, tuple[Array, Array]]:
         predicted = -dot(state.forward, _past(past, k, state.forward))  # x_k itself is zero yet
         value = predicted + jnp.sqrt(state.error) * noise[k]
-        return lax.dynamic_update_index_in_dim(past, value, d - 1 - k, 0), value
+        return lax.dynamic_update_index_in_dim(past, value, d - 1 - k, 0), (value, state.error)
 
-    values = _recursion(column, visit, empty)[2]
-    return jnp.where(jnp.isnan(values[-1]), jnp.nan, values)  # T is not positive definite
+    values, errors = _recursion(column, visit, empty)[2]
+    return values * jnp.where(jnp.all(errors > 0), 1.0, jnp.nan).astype(values.dtype)
 
 
 def solve(column: Float[Array, " d"], rhs: Float[Array, " d"], /) -> Float[Array, " d"]:
@@ -186,11 +186,10 @@ def divergence(a: Float[Array, " d"], b: Float[Array, " d"], /) -> Float[Array, 
     zero = jnp.zeros_like(a)
 
     def step(carry: tuple[Array, ...], k: Array) -> tuple[tuple[Array, ...], Array]:
-        g, g_back, eta, eta_back, u, u_back, error, change = carry
-        value = minus_log1p(change / error) + dot(eta, u) / error
+        g, g_back, eta, eta_back, u, u_back, error, error_a, change = carry
+        value = minus_log1p(change / error, error_a / error) + dot(eta, u) / error
 
         past_a, past_change, past_b = (_past(t, k + 1, g) for t in tails)
-        error_a = error + change
         reach, tail = dot(g, past_a), dot(eta, past_a)
         rho = dot(g, past_b) / error
         drho = (tail + dot(g, past_change) - rho * change) / error_a
@@ -212,11 +211,12 @@ def divergence(a: Float[Array, " d"], b: Float[Array, " d"], /) -> Float[Array, 
             with_u - rho_a * with_u_back - drho * with_g_back,
             with_u_back - rho_a * with_u - drho * with_g,
             error * (1 - jnp.square(rho)),
+            error_a * (1 - jnp.square(rho_a)),
             change * (1 - jnp.square(rho_a)) - error * drho * (rho + rho_a),
         )
         return carry, value
 
-    start = (unit, unit, zero, zero, zero, zero, b[0], a[0] - b[0])
+    start = (unit, unit, zero, zero, zero, zero, b[0], a[0], a[0] - b[0])
     return jnp.sum(lax.scan(step, start, jnp.arange(d))[1])
 
 

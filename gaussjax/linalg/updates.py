@@ -11,6 +11,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int
 
 from gaussjax import _checks
@@ -115,10 +116,7 @@ def append(
     return _blocks(lower, jnp.where(works, below, jnp.nan), jnp.where(works, root, jnp.nan))
 
 
-@lift(2)
-def delete(
-    lower: Float[Array, "... d d"], indices: int | Sequence[int], /
-) -> Float[Array, "... d-k d-k"]:
+def delete(lower: ArrayLike, indices: int | Sequence[int], /) -> Float[Array, "... d-k d-k"]:
     """Lower factor of A = L Lᵀ without the rows and columns `indices`. O((d − i)³) for the least i
 
     `lower` is `(..., d, d)`, only its lower triangle is read. `indices` is static: k different
@@ -134,9 +132,14 @@ def delete(
     >>> delete([[1.0, 0.0], [3.0, 4.0]], 0)
     Array([[5.]], dtype=float32)
     """
+    lower = _checks.real_array("lower", lower)
     _checks.square("lower", lower)
+    return _delete(lower, gone=tuple(_positions(indices, lower.shape[-1])))
+
+
+@lift(2)
+def _delete(lower: Float[Array, "... d d"], *, gone: tuple[int, ...]) -> Array:
     d = lower.shape[0]
-    gone = _positions(indices, d)
     first = min(gone, default=d)
     lower = jnp.tril(lower)
     below = lower[np.setdiff1d(np.arange(first, d), gone).astype(int)]
