@@ -50,6 +50,8 @@ def lower_times_vector(lower: Float[Array, "d d"], vector: Float[Array, " d"]) -
     """L v of one lower triangle. O(d²)"""
     if lower.shape[-1] > small.LIMIT:
         return dot(jnp.tril(lower), vector)
+    if lower.shape[-1] == 0:  # whose transpose JAX gives the wrong rank inside `jit` and `vmap`
+        return vector
     return _fused_product(lower, vector)
 
 
