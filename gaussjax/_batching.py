@@ -12,6 +12,7 @@ from typing import Any, TypeVar, cast
 import jax
 import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
+from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Int
 
 from gaussjax import _checks
@@ -29,6 +30,8 @@ def over_leading_axes(
     """`function(*leaves)` where leaf i has `event_ranks[i]` event axes; outputs gain the batch."""
     batches = [x.shape[: x.ndim - rank] for x, rank in zip(leaves, event_ranks, strict=True)]
     batch = _checks.broadcastable(names, batches)
+    spec = batch_spec(leaves, event_ranks)
+    leaves = [_resharded(x, shape, spec) for x, shape in zip(leaves, batches, strict=True)]
     lifted = function
     for position in range(1, len(batch) + 1):  # innermost axis first
         size = batch[-position]
@@ -36,6 +39,30 @@ def over_leading_axes(
         axes = tuple(0 if n == size and n != 1 else None for n in sizes)
         lifted = _new_axis(lifted) if size == 1 else jax.vmap(lifted, in_axes=axes)
     return lifted(*(_squeezed(x, shape) for x, shape in zip(leaves, batches, strict=True)))
+
+
+def batch_spec(leaves: Sequence[Array], event_ranks: Sequence[int]) -> tuple[Any, ...]:
+    """Mesh axes that each batch axis is sharded over, where the mesh has explicit axes."""
+    found: list[Any] = []
+    for x, rank in zip(leaves, event_ranks, strict=True):
+        for i, axis in enumerate(reversed(_spec(x)[: x.ndim - rank])):
+            found += [None] * (i + 1 - len(found))
+            found[i] = found[i] or axis
+    return tuple(reversed(found))
+
+
+def _spec(x: Array) -> tuple[Any, ...]:
+    spec = tuple(jax.typeof(x).sharding.spec)
+    return spec + (None,) * (x.ndim - len(spec))
+
+
+def _resharded(x: Array, batch: tuple[int, ...], spec: tuple[Any, ...]) -> Array:
+    """`x` with the batch axes that it has sharded like those of the others."""
+    own, n = _spec(x), len(batch)
+    wanted = tuple(
+        axis if size > 1 else None for axis, size in zip(spec[len(spec) - n :], batch, strict=True)
+    )
+    return x if wanted == own[:n] else jax.sharding.reshard(x, PartitionSpec(*wanted, *own[n:]))
 
 
 def in_working_precision(leaves: Sequence[Array]) -> tuple[list[Array], jnp.dtype]:

@@ -10,11 +10,18 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float
 
 from gaussjax import _checks
-from gaussjax._batching import batch_shape_of, lift_events, result_dtype, working_dtype
-from gaussjax._struct import leaf, nested, structure
+from gaussjax._batching import (
+    batch_shape_of,
+    batch_spec,
+    lift_events,
+    result_dtype,
+    working_dtype,
+)
+from gaussjax._struct import leaf, nested, ranks, structure
 from gaussjax.covariances import Covariance
 
 
@@ -299,4 +306,7 @@ def _widened_and_noise(key: Array, g: Gaussian, shape: Any, size: int) -> tuple[
     dtype = working_dtype(result_dtype(g))
     full = (*_checks.sample_shape(shape), *batch_shape(g), size)
     wide = jax.tree.map(lambda x: _checks.real_array("g", x).astype(dtype), g)
-    return wide, jax.random.normal(key, full, dtype)
+    axes = batch_spec(jax.tree.leaves(wide), ranks(wide))
+    free = len(full) - 1 - len(axes)
+    sharding = PartitionSpec(*[None] * free, *axes, None) if any(axes) else None
+    return wide, jax.random.normal(key, full, dtype, out_sharding=sharding)

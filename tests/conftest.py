@@ -8,12 +8,12 @@ import pytest
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-COMPILED = itertools.count(1)
+TESTS = itertools.count(1)
 
 
 @pytest.fixture(autouse=True)
 def bounded_memory():
-    """Forgets what was compiled every hundred tests: 1,500 of them would keep 5 GB a worker."""
+    """Forgets what was compiled every thirty tests: 1,500 of them would keep 6 GB a worker."""
     yield
-    if next(COMPILED) % 100 == 0:
+    if next(TESTS) % 30 == 0:
         jax.clear_caches()

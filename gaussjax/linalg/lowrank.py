@@ -190,9 +190,9 @@ def comparable(a: Parts, b: Parts, /) -> Array:
     """Whether the terms of `divergence` are of the order of d at most: it subtracts some. O(d r)"""
     (s_a, w_a), (s_b, w_b) = a, b
     w_a, w_b = _of_one_rank(w_a, w_b)
-    t = (s_a - s_b) * (s_a + s_b) / jnp.square(s_b)
+    ratio, t = jnp.square(s_a / s_b), (s_a - s_b) * (s_a + s_b) / jnp.square(s_b)
     size = jnp.sum(jnp.square(w_b), axis=1)
-    leverages = jnp.sum(jnp.square(t) / (1 + t) * (size / (jnp.square(s_b) + size)))  # a bound
+    leverages = jnp.sum(jnp.square(t) / ratio * (size / (jnp.square(s_b) + size)))  # a bound
     spread = jnp.sum(jnp.sum(jnp.square(w_a - w_b), axis=1) / jnp.square(s_a))
     return jnp.all(s_a > 0) & jnp.all(s_b > 0) & (leverages + spread <= s_a.shape[0])
 
@@ -208,17 +208,17 @@ def divergence(a: Parts, b: Parts, /) -> Float[Array, ""]:
     (s_a, w_a), (s_b, w_b) = a, b
     w_a, w_b = _of_one_rank(w_a, w_b)
 
-    # D(C, B). With t = (s_a² − s_b²)/s_b², τ = t/(1 + t), leverages h = rows of G = V_b R_b⁻ᵀ and
+    # D(C, B). With 1 + t = s_a²/s_b², τ = t/(1 + t), leverages h = rows of G = V_b R_b⁻ᵀ and
     # Z = Gᵀ diag(τ) G:  Σ (t − log(1 + t)) − Σ t τ h + (−tr Z − log|I − Z|).
     v_b = w_b / s_b[:, None]
     root_b = latent_root(v_b)
     inverse_b = inverse(root_b)
     g = dot(v_b, inverse_b.T)
-    t = (s_a - s_b) * (s_a + s_b) / jnp.square(s_b)
-    tau = t / (1 + t)
+    ratio, t = jnp.square(s_a / s_b), (s_a - s_b) * (s_a + s_b) / jnp.square(s_b)
+    tau = t / ratio
     z = dot(g.T, tau[:, None] * g)
     leverages = _inner(g, (t * tau)[:, None] * g)
-    scales = jnp.sum(minus_log1p(t, jnp.square(s_a / s_b))) - leverages + excess_of_logdet(-z)
+    scales = jnp.sum(minus_log1p(t, ratio)) - leverages + excess_of_logdet(-z)
 
     # D(A, C). With E = (W_a − W_b)/s_a, V = W_b/s_a, M = I + VᵀV = R Rᵀ, ζ = M⁻¹VᵀE and
     # Y = R⁻¹(VᵀE + EᵀV + EᵀE)R⁻ᵀ:  (tr Y − log|I + Y|) + ‖E − Vζ‖² + ‖ζ‖² − ‖E R⁻ᵀ‖².

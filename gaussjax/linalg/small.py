@@ -168,7 +168,7 @@ def _vector(scalars: Column, like: Array) -> Array:
 
 
 def _lower_matrix(rows: list[Column], like: Array) -> Array:
+    # Zeros among the scalars would be no part of a batch, and of another sharding than the others.
     d = len(rows)
-    zero = jnp.zeros((), like.dtype)
-    flat = [x for row in rows for x in [*row, *[zero] * (d - len(row))]]
-    return jnp.stack(flat).reshape(d, d) if flat else jnp.zeros_like(like)
+    flat = [rows[max(i, j)][min(i, j)] for i in range(d) for j in range(d)]
+    return jnp.tril(jnp.stack(flat).reshape(d, d)) if flat else jnp.zeros_like(like)
