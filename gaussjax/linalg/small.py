@@ -168,7 +168,10 @@ def _vector(scalars: Column, like: Array) -> Array:
 
 
 def _lower_matrix(rows: list[Column], like: Array) -> Array:
-    # Zeros among the scalars would be no part of a batch, and of another sharding than the others.
     d = len(rows)
-    flat = [rows[max(i, j)][min(i, j)] for i in range(d) for j in range(d)]
-    return jnp.tril(jnp.stack(flat).reshape(d, d)) if flat else jnp.zeros_like(like)
+    if d == 0:
+        return jnp.zeros_like(like)
+    # A constant would be no part of a batch, and of another sharding than the scalars beside it.
+    zero = (rows[0][0] < rows[0][0]).astype(like.dtype)
+    flat = [x for row in rows for x in [*row, *[zero] * (d - len(row))]]
+    return jnp.stack(flat).reshape(d, d)
