@@ -69,11 +69,17 @@ def test_vmap_agrees_with_a_loop_and_with_native_batches(kind, name):
     xs = jnp.stack([x, 0.5 * x])
     each = [function(jax.tree.map(lambda leaf, i=i: leaf[i], gs), xs[i]) for i in range(2)]
     expected = np.stack(each)
-    np.testing.assert_allclose(jax.vmap(function)(gs, xs), expected, rtol=2e-5, atol=2e-6)
-    np.testing.assert_allclose(function(gs, xs), expected, rtol=2e-5, atol=2e-6)
-    shared = jax.vmap(function, (None, 0))(g, xs)
+
+    @jax.jit  # one program: compiling takes most of the time here
+    def ways(g, gs, xs):
+        nested = jax.vmap(jax.vmap(function, (0, None)), (None, 0))
+        mapped, native = jax.vmap(function)(gs, xs), function(gs, xs)
+        return mapped, native, jax.vmap(function, (None, 0))(g, xs), nested(gs, xs)
+
+    mapped, native, shared, nested = ways(g, gs, xs)
+    np.testing.assert_allclose(mapped, expected, rtol=2e-5, atol=2e-6)
+    np.testing.assert_allclose(native, expected, rtol=2e-5, atol=2e-6)
     np.testing.assert_allclose(shared[0], expected[0], rtol=2e-5, atol=2e-6)
-    nested = jax.vmap(jax.vmap(function, (0, None)), (None, 0))(gs, xs)
     np.testing.assert_allclose(nested[1, 1], expected[1], rtol=2e-5, atol=2e-6)
 
 
@@ -84,7 +90,8 @@ def test_forward_and_reverse_derivatives_agree(kind, name):
     def total(g, x):
         return jnp.sum(jnp.sin(FUNCTIONS[name](g, x)))
 
-    forward, reverse = jax.jacfwd(total, (0, 1))(g, x), jax.jacrev(total, (0, 1))(g, x)
+    both = jax.jit(lambda g, x: [jac(total, (0, 1))(g, x) for jac in (jax.jacfwd, jax.jacrev)])
+    forward, reverse = both(g, x)
     size = max(float(jnp.max(jnp.abs(leaf))) for leaf in jax.tree.leaves(reverse))
     chex.assert_trees_all_close(forward, reverse, atol=1e-5 * (1 + size))
 
