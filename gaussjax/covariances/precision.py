@@ -52,6 +52,10 @@ class PrecisionCholesky(Covariance):
         """Squared lengths of the rows of L. O(d²), not O(d³)."""
         return jnp.sum(jnp.square(jnp.tril(self.lower)), axis=1)
 
+    def color_transpose(self, vector: Float[Array, " d"], /) -> Float[Array, " d"]:
+        """L⁻¹ v. O(d²), without the detour over a derivative of L⁻ᵀ ε"""
+        return solve(self.lower, vector)
+
     def rescaled(self, factor: Array, /) -> Covariance:
         """diag(1/f) L, with columns turned so that its diagonal stays positive."""
         rows = 1 / jnp.broadcast_to(factor, (self.dim,))
