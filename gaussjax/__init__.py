@@ -1,6 +1,7 @@
 """gaussjax: Gaussians in JAX, as pure functions over pytrees."""
 
 from gaussjax import checks, linalg, parametrize, testing
+from gaussjax.batches import concatenate, stack, take
 from gaussjax.constructors import (
     from_banded_precision,
     from_block_diagonal,
@@ -56,14 +57,11 @@ from gaussjax.observations import Posterior, Product, joint, observe, product
 from gaussjax.transforms import (
     add,
     affine,
-    concatenate,
     condition,
     convolve,
     marginal,
     scale_by,
     shift,
-    stack,
-    take,
     trace_solve,
 )
 

@@ -23,6 +23,7 @@ from gaussjax._batching import (
 )
 from gaussjax._struct import leaf, nested, ranks, structure
 from gaussjax.covariances import Covariance
+from gaussjax.covariances.base import log_normal
 
 
 @structure
@@ -154,7 +155,7 @@ def log_prob(g: Gaussian, x: Float[Array, "... d"], /) -> Float[Array, "..."]:
     """
     difference, infinite = _difference(g, x)
     distance, logdet = g.cov.inv_quad_and_logdet(difference)
-    return _log_density(g.cov.dim, jnp.where(infinite, jnp.inf, distance), logdet)
+    return log_normal(jnp.where(infinite, jnp.inf, distance), logdet, g.cov.dim)
 
 
 @lift_events
@@ -291,13 +292,9 @@ def _difference(g: Gaussian, x: Array) -> tuple[Array, Array]:
     return jnp.where(infinite, 0.0, difference), infinite
 
 
-def _log_density(dim: int, squared_distance: Array, logdet: Array) -> Array:
-    return -0.5 * (squared_distance + logdet + dim * math.log(2 * math.pi))
-
-
 @lift_events
 def _log_prob_of_noise(g: Gaussian, noise: Float[Array, "... d"]) -> Float[Array, "..."]:
-    return _log_density(g.cov.dim, jnp.sum(jnp.square(noise)), g.cov.logdet())
+    return log_normal(jnp.sum(jnp.square(noise)), g.cov.logdet(), g.cov.dim)
 
 
 def _widened_and_noise(key: Array, g: Gaussian, shape: Any, size: int) -> tuple[Gaussian, Array]:

@@ -26,7 +26,7 @@ from gaussjax.linalg.triangular import solve
 class BandedPrecision(Covariance):
     """Σ⁻¹ = L Lᵀ, `lower` `(..., b + 1, d)`: row k holds Lᵢ₊ₖ,ᵢ at i, the rest is not read.
 
-    Everything costs O(db²), and nothing stores more than O(db).
+    Everything costs O(db²), a marginal O(db³), and nothing stores more than O(db).
     """
 
     lower: Float[Array, "... w d"] = leaf(rank=2)
@@ -68,14 +68,14 @@ class BandedPrecision(Covariance):
         quadratic = jnp.zeros((), change.dtype)
         for k in range(width):
             for j in range(width - k):
-                products = change[j] * change[j + k] * _from(sigma[k], j)
+                products = change[j] * change[j + k] * banded.earlier(sigma[k], j)
                 quadratic = quadratic + (2 if k else 1) * jnp.sum(products)
         return jnp.sum(2 * minus_log1p(change[0] / first, b[0] / first)) + quadratic
 
     def rescaled(self, factor: Array, /) -> Covariance:
         """diag(1/f) L, with columns turned so that its diagonal stays positive."""
         rows = 1 / jnp.broadcast_to(factor, (self.dim,))
-        shifted = jnp.stack([_from(rows, k) for k in range(self.lower.shape[0])])
+        shifted = jnp.stack([banded.earlier(rows, k) for k in range(self.lower.shape[0])])
         return BandedPrecision(shifted * self.lower * jnp.sign(rows)[None])
 
     def marginal(self, indices: Indices, /) -> Covariance | None:
@@ -117,7 +117,7 @@ class BandedPrecision(Covariance):
         diagonals = banded.cleaned(self.precision_diagonals())
         rows = []
         for k, row in enumerate(diagonals):
-            cut = mask | _from(mask, k)
+            cut = mask | banded.earlier(mask, k)
             rows.append(jnp.where(cut, 0.0 if k else 1.0, row))
         cov = BandedPrecision(banded.cholesky(jnp.stack(rows)))
         pull = jnp.where(mask, 0.0, -banded.symmetric_times(diagonals, values))
@@ -174,8 +174,3 @@ class BandedPrecision(Covariance):
 def _widened(lower: Array, width: int) -> Array:
     """The same band with zero diagonals up to that width, and zeros past the end."""
     return jnp.pad(banded.cleaned(lower), ((0, width - lower.shape[0]), (0, 0)))
-
-
-def _from(row: Array, k: int) -> Array:
-    """Entry i is row[i + k], zero past the end."""
-    return jnp.pad(row[k:], (0, min(k, row.shape[0])))

@@ -41,7 +41,7 @@ def times_transpose(
 ) -> Float[Array, " d"]:
     """Lᵀ v. O(db)"""
     rows = enumerate(cleaned(lower))
-    return sum((row * _earlier(vector, k) for k, row in rows), jnp.zeros_like(vector))
+    return sum((row * earlier(vector, k) for k, row in rows), jnp.zeros_like(vector))
 
 
 def solve(lower: Float[Array, "w d"], rhs: Float[Array, " d"], /) -> Float[Array, " d"]:
@@ -208,6 +208,6 @@ def _later(row: Array, k: int) -> Array:
     return row if k == 0 else jnp.pad(row, (k, 0))[: row.shape[0]]
 
 
-def _earlier(row: Array, k: int) -> Array:
+def earlier(row: Array, k: int) -> Array:
     """Entry i is row[i + k], zero past the end."""
     return row if k == 0 else jnp.pad(row[k:], (0, min(k, row.shape[0])))
