@@ -92,3 +92,22 @@ def test_structures_with_equal_fields_have_unequal_tree_structures():
     cholesky, precision = (jax.tree.structure(c(1.0)) for c in (gj.Cholesky, gj.PrecisionCholesky))
     assert cholesky != precision
     assert cholesky == jax.tree.structure(gj.Cholesky(2.0))
+
+
+TRACED = []
+
+
+@structure
+class Traced(Newcomer):
+    """Says when its code is run by Python: in eager calls, once for every shape."""
+
+    def logdet(self):
+        TRACED.append(self.dim)
+        return super().logdet()
+
+
+def test_eager_calls_do_not_trace_again():
+    for scale in (1.0, 2.0, 3.0):
+        g = gj.Gaussian(jnp.zeros(2), Traced(scale * jnp.eye(2)))
+        np.testing.assert_allclose(gj.entropy(g), 2 * np.log(scale) + 1 + np.log(2 * np.pi), 1e-6)
+    assert TRACED == [2]
