@@ -1,6 +1,6 @@
 """Cholesky factors: of a matrix, and of one that may need jitter."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int
 from gaussjax import _checks
 from gaussjax._batching import lift
 from gaussjax.linalg import lapack, small
+from gaussjax.linalg.looped import one_at_a_time
 from gaussjax.linalg.products import dot
 from gaussjax.linalg.triangular import solve
 
@@ -88,29 +89,37 @@ def _safe(matrix: Array, *, levels: tuple[float, ...]) -> tuple[Array, Array, Ar
     return lower, jnp.where(works, used, 0.0), jnp.where(works, status, 2).astype(jnp.int32)
 
 
-def factorise(matrix: Float[Array, "d d"]) -> Float[Array, "d d"]:
-    """`cholesky` of one matrix."""
-    return _factor_symmetric(0.5 * (matrix + matrix.T))
-
-
 # With Φ(X) the lower triangle of X, its diagonal halved, differentiating Σ = L Lᵀ gives
 #   dL = L Φ(L⁻¹ dΣ L⁻ᵀ),
 # two solves and a product, where autodiff of the recursion scatters.
 @jax.custom_jvp
-def _factor_symmetric(matrix: Array) -> Array:
+def factorise(matrix: Float[Array, "d d"]) -> Float[Array, "d d"]:
+    """`cholesky` of one matrix."""
+    unrolled = matrix.shape[-1] <= small.LIMIT
+    return _factor(small.cholesky, matrix) if unrolled else _by_lapack(matrix)
+
+
+@factorise.defjvp
+def _(primals, tangents):
+    (matrix,), (dmatrix,) = primals, tangents
+    lower = factorise(matrix)
+    dmatrix = 0.5 * (dmatrix + dmatrix.T)
+    return lower, dot(lower, half_triangle(solve(lower, solve(lower, dmatrix).T)))
+
+
+def _factor(kernel: Callable[[Array], Array], matrix: Array) -> Array:
     d = matrix.shape[-1]
-    lower = small.cholesky(matrix) if d <= small.LIMIT else lapack.cholesky(matrix)
+    matrix = 0.5 * (matrix + matrix.T)
+    lower = kernel(matrix)
     pivots, diagonal = jnp.square(jnp.diagonal(lower)), jnp.diagonal(matrix)
     noise = 0.5 * d * jnp.finfo(matrix.dtype).eps
     works = jnp.all(pivots > noise * diagonal) & jnp.all(jnp.isfinite(lower))
     return jnp.where(works, lower, jnp.nan)
 
 
-@_factor_symmetric.defjvp
-def _(primals, tangents):
-    (matrix,), (dmatrix,) = primals, tangents
-    lower = _factor_symmetric(matrix)
-    return lower, dot(lower, half_triangle(solve(lower, solve(lower, dmatrix).T)))
+@one_at_a_time(2)
+def _by_lapack(matrix: Array) -> Array:
+    return _factor(lapack.cholesky, matrix)
 
 
 def half_triangle(matrix: Float[Array, "d d"]) -> Float[Array, "d d"]:

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from gaussjax.linalg import small
+from gaussjax.linalg.looped import one_at_a_time
 from gaussjax.linalg.products import dot
 from gaussjax.linalg.roots import triangular_root
 from gaussjax.linalg.triangular import solve
@@ -27,11 +28,7 @@ def divergence_of_roots(a: Array, b: Array, shift: Float[Array, " d"], /) -> Flo
     if a.ndim == b.ndim == 1:
         return _of_diagonals(a, b) + jnp.sum(jnp.square(shift / b))
     a, b = (jnp.diag(x) if x.ndim == 1 else x for x in (a, b))
-    if a.shape[-1] <= small.LIMIT:
-        return _small_divergence(a, b, shift)
-    e, w = _relative(a, b, shift)
-    strict = jnp.sum(jnp.square(jnp.tril(e, -1)))
-    return _of_diagonals(jnp.diagonal(a), jnp.diagonal(b)) + strict + jnp.sum(jnp.square(w))
+    return _of_triangles(a, b, shift)
 
 
 def divergence_of_ratio(ratio: Float[Array, "d d"], logdet: Array) -> Float[Array, ""]:
@@ -59,7 +56,25 @@ def _relative(a: Array, b: Array, shift: Array) -> tuple[Array, Array]:
 #   G_B = diag(1/K) − tril(K⁻ᵀM Mᵀ + u wᵀ)    = −tril(H Mᵀ + u wᵀ) − diag(r / K),
 # the right-hand forms again free of cancellation and zero when A = B.
 @jax.custom_jvp
-def _small_divergence(a: Array, b: Array, shift: Array) -> Array:
+def _of_triangles(a: Array, b: Array, shift: Array) -> Array:
+    unrolled = a.shape[-1] <= small.LIMIT
+    return _unrolled(a, b, shift) if unrolled else _by_solve(a, b, shift)
+
+
+@_of_triangles.defjvp
+def _(primals, tangents):
+    products = [jnp.sum(g * t) for g, t in zip(_gradients(*primals), tangents, strict=True)]
+    return _of_triangles(*primals), 2 * (products[0] + products[1] + products[2])
+
+
+@one_at_a_time(2, 2, 1)
+def _by_solve(a: Array, b: Array, shift: Array) -> Array:
+    e, w = _relative(a, b, shift)
+    strict = jnp.sum(jnp.square(jnp.tril(e, -1)))
+    return _of_diagonals(jnp.diagonal(a), jnp.diagonal(b)) + strict + jnp.sum(jnp.square(w))
+
+
+def _unrolled(a: Array, b: Array, shift: Array) -> Array:
     columns, w = small.relative(a, b, shift)
     total = _sum_of_squares(w, a)
     for i, column in enumerate(columns):  # one by one: the rounding of one long sum would show
@@ -72,15 +87,10 @@ def _sum_of_squares(scalars: list[Array], like: Array) -> Array:
     return sum((jnp.square(x) for x in scalars), jnp.zeros((), like.dtype))
 
 
-@_small_divergence.defjvp
-def _(primals, tangents):
-    products = [jnp.sum(g * t) for g, t in zip(_gradients(*primals), tangents, strict=True)]
-    return _small_divergence(*primals), 2 * (products[0] + products[1] + products[2])
-
-
 @jax.custom_jvp
 def _gradients(a: Array, b: Array, shift: Array) -> tuple[Array, Array, Array]:
-    return small.divergence_gradients(a, b, shift)
+    unrolled = a.shape[-1] <= small.LIMIT
+    return (small.divergence_gradients if unrolled else _gradients_looped)(a, b, shift)
 
 
 @_gradients.defjvp
@@ -96,6 +106,9 @@ def _gradients_by_solves(a: Array, b: Array, shift: Array) -> tuple[Array, Array
     r = jnp.diagonal(e)
     grad_b = -jnp.tril(dot(h, e.T) + h + jnp.outer(u, w)) - jnp.diag(r / jnp.diagonal(b))
     return h + jnp.diag(r / jnp.diagonal(a)), grad_b, u
+
+
+_gradients_looped = one_at_a_time(2, 2, 1)(_gradients_by_solves)
 
 
 def _of_diagonals(a: Array, b: Array) -> Array:

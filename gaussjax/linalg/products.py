@@ -11,6 +11,8 @@ from gaussjax import _checks
 from gaussjax._batching import lift
 from gaussjax.linalg import small
 
+HALVED = 256  # largest triangle that is multiplied by halves; beyond, there is no large batch
+
 
 def dot(a: Array, b: Array, /) -> Array:
     """Matrix product in the arguments' own precision, on every device."""
@@ -48,22 +50,32 @@ def lower_product(
 
 def lower_times_vector(lower: Float[Array, "d d"], vector: Float[Array, " d"]) -> Array:
     """L v of one lower triangle. O(d²)"""
-    if lower.shape[-1] > small.LIMIT:
-        return dot(jnp.tril(lower), vector)
     if lower.shape[-1] == 0:  # whose transpose JAX gives the wrong rank inside `jit` and `vmap`
         return vector
-    return _fused_product(lower, vector)
+    return _product(lower, vector)
 
 
 # A batch of small products costs one pass as a sum over columns, and three as a reduction. Its
 # derivative is that of the reduction, whose transpose is an outer product and not a scatter.
 @jax.custom_jvp
-def _fused_product(lower: Array, vector: Array) -> Array:
-    return small.lower_times_vector(lower, vector)
+def _product(lower: Array, vector: Array) -> Array:
+    return _by_halves(lower, vector)
 
 
-@_fused_product.defjvp
+@_product.defjvp
 def _(primals, tangents):
     (lower, vector), (dlower, dvector) = primals, tangents
     change = jnp.tril(dlower) * vector[None] + jnp.tril(lower) * dvector[None]
-    return _fused_product(lower, vector), jnp.sum(change, axis=1)
+    return _product(lower, vector), jnp.sum(change, axis=1)
+
+
+def _by_halves(lower: Array, vector: Array) -> Array:
+    """L v by halves: no copy of L is made to clear what stands above its diagonal."""
+    d = vector.size
+    if d <= small.VECTOR_LIMIT:
+        return small.lower_times_vector(lower, vector)
+    if d > HALVED:
+        return dot(jnp.tril(lower), vector)
+    n = d // 2
+    below = dot(lower[n:, :n], vector[:n]) + _by_halves(lower[n:, n:], vector[n:])
+    return jnp.concatenate([_by_halves(lower[:n, :n], vector[:n]), below])

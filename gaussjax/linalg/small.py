@@ -17,7 +17,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 LIMIT = 16
-"""Largest dimension that is unrolled: beyond it compiling costs more than it saves."""
+"""Largest dimension at which matrices are unrolled: beyond, compiling costs more than it saves."""
+
+VECTOR_LIMIT = 32
+"""The same for what takes d² operations and not d³."""
 
 Column = list[Array]  # the scalars of one column (or vector), by row
 

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 from gaussjax import _checks
 from gaussjax._batching import in_working_precision, lift, over_leading_axes
 from gaussjax.linalg import lapack, small
+from gaussjax.linalg.looped import one_at_a_time
 from gaussjax.linalg.products import dot
 
 
@@ -83,35 +84,53 @@ def _lifted_solve(lower: Array, rhs: Array, *, transpose: bool) -> Array:
     return solution.astype(dtype)
 
 
-def inv_quad_lower(lower: Float[Array, "d d"], vector: Float[Array, " d"]) -> Float[Array, ""]:
-    """‖L⁻¹ v‖² for one matrix and vector. O(d²)"""
-    if lower.shape[-1] > small.LIMIT:
-        return jnp.sum(jnp.square(solve(lower, vector)))
-    return _inv_quad_small(lower, vector)
-
-
-# Autodiff through the unrolled substitution scatters into L. With w = L⁻¹v and u = L⁻ᵀw instead
+# Autodiff through the substitution scatters into L. With w = L⁻¹v and u = L⁻ᵀw instead
 #   d‖w‖² = 2 wᵀ L⁻¹ (dv − dL w) = 2 uᵀ (dv − dL w).
 @jax.custom_jvp
-def _inv_quad_small(lower: Array, vector: Array) -> Array:
-    return small.inv_quad(lower, vector)
+def inv_quad_lower(lower: Float[Array, "d d"], vector: Float[Array, " d"]) -> Float[Array, ""]:
+    """‖L⁻¹ v‖² for one matrix and vector. O(d²)"""
+    unrolled = lower.shape[-1] <= small.VECTOR_LIMIT
+    return (small.inv_quad if unrolled else _inv_quad_by_solve)(lower, vector)
 
 
-@_inv_quad_small.defjvp
+@inv_quad_lower.defjvp
 def _(primals, tangents):
     (lower, vector), (dlower, dvector) = primals, tangents
+    grad_lower, u = _inv_quad_gradients(lower, vector)
+    return inv_quad_lower(lower, vector), 2 * (jnp.sum(u * dvector) - jnp.sum(grad_lower * dlower))
+
+
+@jax.custom_jvp
+def _inv_quad_gradients(lower: Array, vector: Array) -> tuple[Array, Array]:
+    """Tril(u wᵀ) and u."""
+    unrolled = lower.shape[-1] <= small.LIMIT
+    return (_gradients_by_solves if unrolled else _gradients_looped)(lower, vector)
+
+
+@_inv_quad_gradients.defjvp
+def _(primals, tangents):
+    return _inv_quad_gradients(*primals), jax.jvp(_gradients_by_solves, primals, tangents)[1]
+
+
+@one_at_a_time(2, 1)
+def _inv_quad_by_solve(lower: Array, vector: Array) -> Array:
+    return jnp.sum(jnp.square(solve(lower, vector)))
+
+
+def _gradients_by_solves(lower: Array, vector: Array) -> tuple[Array, Array]:
     w = solve(lower, vector)
     u = solve(lower, w, transpose=True)
-    out = 2 * (jnp.sum(u * dvector) - jnp.sum(jnp.tril(jnp.outer(u, w)) * dlower))
-    return small.inv_quad(lower, vector), out
+    return jnp.tril(jnp.outer(u, w)), u
+
+
+_gradients_looped = one_at_a_time(2, 1)(_gradients_by_solves)
 
 
 def solve(lower: Array, rhs: Array, *, transpose: bool = False) -> Array:
     """L⁻¹ B or L⁻ᵀ B for one matrix; `rhs` is `(d,)` or `(d, k)`."""
-    lower = jnp.tril(lower)
-    matrix = lower.T if transpose else lower
+    triangle = jnp.tril(lower)  # for derivatives alone: substitution reads no more of it
     return lax.custom_linear_solve(
-        functools.partial(dot, matrix),
+        functools.partial(dot, triangle.T if transpose else triangle),
         rhs,
         solve=lambda _, b: _substitute(lower, b, transpose=transpose),
         transpose_solve=lambda _, b: _substitute(lower, b, transpose=not transpose),
