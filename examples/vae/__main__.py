@@ -1,4 +1,7 @@
-"""The command line: train, report, resume; Ctrl-C saves and stops."""
+"""The command line: train, report, resume; Ctrl-C saves and stops.
+
+Every process of a run comes here. All compute; the first alone writes and prints.
+"""
 
 import json
 import shutil
@@ -11,8 +14,8 @@ import tyro
 from rich.console import Console
 from rich.progress import Progress
 
-from examples.vae import checkpoint, report
-from examples.vae.config import Config
+from examples.vae import checkpoint, devices, report
+from examples.vae.config import WHERE, Config
 from examples.vae.data import Dataset, load
 from examples.vae.train import State, Trainer, make_trainer
 
@@ -32,12 +35,18 @@ class Interrupt:
 
 def main(config: Config) -> None:
     """Trains, and reports."""
-    console = Console()
+    with devices.together(config):
+        _run(config)
+
+
+def _run(config: Config) -> None:
+    console = Console(quiet=not config.first)
     data = load(config.data, config.data_dir)
     trainer = make_trainer(config, data)
     config.out_dir.mkdir(parents=True, exist_ok=True)
     state = _first_state(config, trainer, console)
-    _write_config(config)
+    if config.first:
+        _write_config(config)
     state = _train(config, trainer, state, console)
     if int(state.epoch) < config.epochs:
         console.print(f"Stopped after epoch {int(state.epoch)}. Go on with --resume.")
@@ -48,16 +57,23 @@ def main(config: Config) -> None:
 def _first_state(config: Config, trainer: Trainer, console: Console) -> State:
     start = trainer.start()
     if config.resume:
-        _refuse_other_settings(config)
+        if config.first:
+            _refuse_other_settings(config)
         state = checkpoint.load_newest(_checkpoints(config), start)
         if state is not None:
-            report.drop_metrics_after(_metrics(config), int(state.epoch))
             console.print(f"Going on from epoch {int(state.epoch)}.")
+            if config.first:
+                report.drop_metrics_after(_metrics(config), int(state.epoch))
             return state
         console.print("No good checkpoint to go on from: starting anew.")
+    if config.first:
+        _forget_run(config)
+    return start
+
+
+def _forget_run(config: Config) -> None:
     shutil.rmtree(_checkpoints(config), ignore_errors=True)  # of another run: not to be resumed
     _metrics(config).unlink(missing_ok=True)
-    return start
 
 
 def _train(config: Config, trainer: Trainer, state: State, console: Console) -> State:
@@ -68,7 +84,8 @@ def _train(config: Config, trainer: Trainer, state: State, console: Console) -> 
         while not last:
             state, metrics = trainer.epoch(state)
             epoch = int(state.epoch)
-            last = epoch == config.epochs or interrupt.asked  # read once: what stops is saved
+            asked = devices.any_process(config, interrupt.asked)
+            last = epoch == config.epochs or asked  # read once: what stops is saved
             if int(metrics.consecutive_skipped) >= config.max_bad_batches:
                 raise SystemExit(
                     f"Gradients of the last {int(metrics.consecutive_skipped)} batches were not "
@@ -79,7 +96,8 @@ def _train(config: Config, trainer: Trainer, state: State, console: Console) -> 
                 result = trainer.evaluate(state)
                 row |= {f"test_{name}": float(x) for name, x in result._asdict().items()}
                 checkpoint.save(_checkpoints(config), state)
-            report.append_metrics(_metrics(config), epoch=epoch, **row)
+            if config.first:
+                report.append_metrics(_metrics(config), epoch=epoch, **row)
             loss = row["distortion"] + row["rate"]
             text = f"−ELBO {loss:.2f} = {row['distortion']:.2f} + {row['rate']:.2f} (rate)"
             progress.update(task, completed=epoch, description=text)
@@ -89,9 +107,11 @@ def _train(config: Config, trainer: Trainer, state: State, console: Console) -> 
 def _report(
     config: Config, trainer: Trainer, state: State, data: Dataset, console: Console
 ) -> None:
-    metrics = report.read_metrics(_metrics(config))
-    report.save_pictures(config.out_dir, trainer.model(state), data, metrics)
-    report.print_table(console, trainer.evaluate(state), config, data)
+    result = trainer.evaluate(state)
+    if config.first:
+        metrics = report.read_metrics(_metrics(config))
+        report.save_pictures(config.out_dir, trainer.model(state), data, metrics)
+    report.print_table(console, result, config, data)
     console.print(f"Pictures, metrics and checkpoints are in {config.out_dir}/")
 
 
@@ -100,10 +120,10 @@ def _write_config(config: Config) -> None:
 
 
 def _refuse_other_settings(config: Config) -> None:
-    """A run goes on as it began; only paths and how it is evaluated may change."""
+    """A run goes on as it began; only paths, machines and how it is evaluated may change."""
     path = config.out_dir / "config.json"
     saved = json.loads(path.read_text()) if path.exists() else {}
-    free = {"out_dir", "data_dir", "resume", "eval_samples", "eval_every"}
+    free = {"out_dir", "data_dir", "resume", "eval_samples", "eval_every", *WHERE}
     for name, value in _values(config).items():
         if name not in free and saved.get(name, value) != value:
             flag = f"--{name.replace('_', '-')}"

@@ -1,4 +1,8 @@
-"""Checkpoints by orbax, each with the checksums of its files: what is loaded is what was saved."""
+"""Checkpoints by orbax, each with the checksums of its files: what is loaded is what was saved.
+
+All processes of a run save and load together, in one folder that each of them sees; orbax makes
+them wait for each other. The first alone lists, renames and deletes.
+"""
 
 import hashlib
 import json
@@ -17,16 +21,16 @@ MANIFEST = "checksums.json"
 def save(folder: Path, state: State) -> Path:
     """Writes the state beside the older ones; it gets its name only when it is complete."""
     folder = folder.resolve()
-    folder.mkdir(parents=True, exist_ok=True)
     target = folder / f"epoch_{int(state.epoch):08d}"
     partial = folder / f"partial_{target.name}"
-    for leftover in (partial, target):
-        shutil.rmtree(leftover, ignore_errors=True)
+    first = jax.process_index() == 0
+    if first:
+        folder.mkdir(parents=True, exist_ok=True)
+        for leftover in (partial, target):
+            shutil.rmtree(leftover, ignore_errors=True)
     ocp.save(str(partial), state._asdict())
-    (partial / MANIFEST).write_text(json.dumps(_checksums(partial), indent=1))
-    partial.rename(target)
-    for old in _newest_first(folder)[KEEP:]:
-        shutil.rmtree(old)
+    if first:
+        _publish(partial, target)
     return target
 
 
@@ -42,6 +46,13 @@ def load_newest(folder: Path, like: State) -> State | None:
             return State(**ocp.load(str(path), abstract))
         print(f"Passing over the checkpoint {path.name}: {problem}.")
     return None
+
+
+def _publish(partial: Path, target: Path) -> None:
+    (partial / MANIFEST).write_text(json.dumps(_checksums(partial), indent=1))
+    partial.rename(target)
+    for old in _newest_first(target.parent)[KEEP:]:
+        shutil.rmtree(old)
 
 
 def _newest_first(folder: Path) -> list[Path]:

@@ -13,7 +13,12 @@ AT_LEAST_ONE = (
     "max_bad_batches",
     "eval_samples",
     "eval_every",
+    "devices",
+    "processes",
+    "patience",
 )
+
+WHERE = ("devices", "processes", "process_id", "coordinator", "patience")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,9 +73,41 @@ class Config:
     eval_every: int = 10
     """Epochs between two evaluations and checkpoints."""
 
+    devices: int = 1
+    """Devices of each process; all of them share every batch, so they must divide --batch-size.
+
+    CPUs are as many devices as are asked for."""
+    processes: int = 1
+    """Processes of this run, on one machine or several.
+
+    Start each with the same arguments and its own --process-id. The first alone has --out-dir."""
+    process_id: int = 0
+    """Which of the processes this one is, from 0."""
+    coordinator: str | None = None
+    """HOST:PORT at which the processes meet: an address of the first one's machine, a free port."""
+    patience: int = 60
+    """Seconds to wait for another process to start or to give a sign of life."""
+
     def __post_init__(self) -> None:
-        """Refuses sizes below one, before anything is compiled."""
+        """Refuses what cannot be, before anything is compiled."""
         for name in AT_LEAST_ONE:
             if getattr(self, name) < 1:
                 flag = f"--{name.replace('_', '-')}"
                 raise SystemExit(f"{flag} must be at least 1, got {getattr(self, name)}.")
+        if not 0 <= self.process_id < self.processes:
+            raise SystemExit(
+                f"--process-id must be from 0 to {self.processes - 1}, got {self.process_id}."
+            )
+        if self.processes > 1 and self.coordinator is None:
+            raise SystemExit("--processes needs --coordinator HOST:PORT, where they meet.")
+        devices = self.devices * self.processes
+        if self.batch_size % devices != 0:
+            raise SystemExit(
+                f"--batch-size must be a multiple of the {devices} devices that share a batch, "
+                f"got {self.batch_size}."
+            )
+
+    @property
+    def first(self) -> bool:
+        """Whether this process is the one that writes and reports."""
+        return self.process_id == 0

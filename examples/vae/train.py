@@ -10,6 +10,7 @@ import optax
 from flax import nnx
 from jax import Array
 
+from examples.vae import devices
 from examples.vae.config import Config
 from examples.vae.data import Dataset
 from examples.vae.model import VAE
@@ -44,7 +45,11 @@ class Trainer(NamedTuple):
 
 
 def make_trainer(config: Config, data: Dataset) -> Trainer:
-    """Compiled training of that model on that data, which is put on the device once."""
+    """Compiled training of that model on that data, which is put on the devices once.
+
+    The functions are the same in every process, and have to be called by all of them alike; the
+    model alone is this process's own.
+    """
     pixels = data.train.shape[1]
     model = VAE(config, pixels, data.trials, rngs=nnx.Rngs(config.seed))
     graph, params = nnx.split(model, nnx.Param)
@@ -53,6 +58,7 @@ def make_trainer(config: Config, data: Dataset) -> Trainer:
         raise SystemExit(f"--batch-size must be at most {len(data.train)}, the training images.")
     optimizer = make_optimizer(config, batches)
     train, test = jnp.asarray(data.train), jnp.asarray(data.test)
+    shared, replicated = devices.batch_sharding(config), devices.replicated(config)
 
     def loss(params: Any, x: Array, key: Array, beta: Array):
         return training_loss(nnx.merge(graph, params), x, key, beta)
@@ -61,12 +67,13 @@ def make_trainer(config: Config, data: Dataset) -> Trainer:
         params, optimizer_state = carry
         rows, key = batch
         draw_key, key = jax.random.split(key)
-        x = binarise(draw_key, train[rows]) if data.dynamic else train[rows]
+        x = jax.lax.with_sharding_constraint(train[rows], shared)
+        x = binarise(draw_key, x) if data.dynamic else x
         gradient, terms = jax.grad(loss, has_aux=True)(params, x, key, beta)
         updates, optimizer_state = optimizer.update(gradient, optimizer_state, params)
         return (optax.apply_updates(params, updates), optimizer_state), terms
 
-    @functools.partial(jax.jit, donate_argnums=0)
+    @functools.partial(jax.jit, donate_argnums=0, out_shardings=replicated)
     def epoch(state: State) -> tuple[State, EpochMetrics]:
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.epoch)
         order_key, batch_key = jax.random.split(key)
@@ -85,19 +92,23 @@ def make_trainer(config: Config, data: Dataset) -> Trainer:
         )
         return State(carry[0], guard, state.key, state.epoch + 1), metrics
 
-    @jax.jit
+    @functools.partial(jax.jit, out_shardings=replicated)
     def evaluation(state: State) -> Evaluation:
         key = jax.random.key(0)  # the same noise for every run
-        x = binarise(key, test) if data.dynamic else test
+        x = jax.lax.with_sharding_constraint(test, shared)
+        x = binarise(key, x) if data.dynamic else x
         return evaluate(nnx.merge(graph, state.params), x, key, config.eval_samples)
 
     def start() -> State:
-        copies = jax.tree.map(jnp.copy, params)  # an epoch donates its state
         key = jax.random.key_data(jax.random.key(config.seed))
-        guard: Any = optimizer.init(copies)
-        return State(copies, guard, key, jnp.zeros((), jnp.int32))
+        guard: Any = optimizer.init(params)
+        state = State(params, guard, key, jnp.zeros((), jnp.int32))
+        return devices.on_each(config, state)  # copies: an epoch donates its state
 
-    return Trainer(start, epoch, evaluation, lambda state: nnx.merge(graph, state.params))
+    def model_of(state: State) -> VAE:
+        return nnx.merge(graph, devices.on_one(state.params))
+
+    return Trainer(start, epoch, evaluation, model_of)
 
 
 def make_optimizer(config: Config, batches: int) -> optax.GradientTransformation:

@@ -1,0 +1,150 @@
+"""One device or many, in one process or several: who holds what, and what if a process is lost.
+
+A batch is shared by all devices; everything else is on each of them.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import os
+import subprocess
+import sys
+import traceback
+from collections.abc import Iterator
+from typing import TypeVar
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from examples.vae.config import Config
+
+T = TypeVar("T")
+
+LATE = "Not all {0.processes} processes met at {0.coordinator} within {0.patience} seconds."
+LOST = "Another process of this run failed or was lost: start all of them again with --resume."
+FAILED = "This process failed, as said above; the others of this run end with it."
+# Ends when this process has ended, however that came about.
+HELPER = "import sys; sys.exit(sys.stdin.read().splitlines()[-1] or 0)"
+
+
+@contextlib.contextmanager
+def together(config: Config) -> Iterator[None]:
+    """Asks for devices and joins the other processes; if one of them is lost, this one ends too."""
+    if config.devices > 1:
+        with contextlib.suppress(RuntimeError):  # JAX has started: it has the devices it has
+            jax.config.update("jax_num_cpu_devices", config.devices)
+    if config.processes == 1:
+        yield
+        return
+    with last_words() as will_say:
+        will_say(LATE.format(config))
+        _join(config)
+        will_say(LOST)
+        _refuse_different_settings(config)
+        yield
+        multihost_utils.sync_global_devices("the run is complete")
+
+
+def mesh(config: Config) -> Mesh:
+    """The run's devices: as many of each process."""
+    chosen = [jax.local_devices(i)[: config.devices] for i in range(config.processes)]
+    if any(len(devices) < config.devices for devices in chosen):
+        raise SystemExit(
+            f"--devices {config.devices} needs as many in each process, got "
+            f"{min(len(devices) for devices in chosen)}. CPUs have as many as asked for before JAX "
+            f"starts: jax.config.update('jax_num_cpu_devices', {config.devices})."
+        )
+    devices = np.concatenate(chosen)
+    return jax.make_mesh(devices.shape, ("batch",), (AxisType.Auto,), devices=devices)
+
+
+def batch_sharding(config: Config) -> NamedSharding:
+    """The first axis is shared by the devices."""
+    return NamedSharding(mesh(config), PartitionSpec("batch"))
+
+
+def replicated(config: Config) -> NamedSharding:
+    """Each device has all of it."""
+    return NamedSharding(mesh(config), PartitionSpec())
+
+
+def on_each(config: Config, tree: T) -> T:
+    """Copies of arrays, which are the same in every process, on every device of the run."""
+    sharding = replicated(config)
+
+    def copy(x: np.ndarray) -> jax.Array:
+        return jax.make_array_from_callback(x.shape, sharding, lambda _: x)
+
+    return jax.tree.map(lambda x: copy(np.array(x)), tree)
+
+
+def on_one(tree: T) -> T:
+    """The arrays of `on_each` as one device of this process has them."""
+    return jax.tree.map(lambda x: x.addressable_data(0), tree)
+
+
+def any_process(config: Config, flag: bool) -> bool:
+    """Whether it is true in any process: what all of them have to decide alike."""
+    if config.processes == 1:
+        return flag
+    return bool(np.any(multihost_utils.process_allgather(np.array(flag))))
+
+
+@contextlib.contextmanager
+def last_words():
+    """A function that sets what is said should this process end inside.
+
+    What is wrong with another process raises here (a connection of gloo broke), or ends this one
+    from C++ before Python hears of it (the coordinator is gone, or somebody stays silent). So a
+    helper outlives this process, to say the one sentence in either case.
+    """
+    helper = subprocess.Popen(
+        [sys.executable, "-ISc", HELPER],
+        stdin=subprocess.PIPE, text=True, start_new_session=True,  # Ctrl-C is not for the helper
+    )  # fmt: skip
+    assert helper.stdin is not None
+
+    def will_say(words: str) -> None:
+        print(words, file=helper.stdin, flush=True)
+
+    def close() -> None:
+        helper.stdin.close()
+        helper.wait()
+
+    try:
+        yield will_say
+    except BaseException as error:
+        if isinstance(error, SystemExit | KeyboardInterrupt):
+            will_say(str(error))
+        elif "Gloo" not in str(error):
+            traceback.print_exc()
+            will_say(FAILED)
+        close()
+        sys.stdout.flush()
+        os._exit(1)  # the usual exit waits for the other processes, which may wait for this one
+    will_say("")
+    close()
+
+
+def _join(config: Config) -> None:
+    jax.config.update("jax_enable_preemption_service", False)  # SIGTERM is to end a process
+    jax.distributed.initialize(
+        config.coordinator,
+        config.processes,
+        config.process_id,
+        cluster_detection_method="deactivate",
+        coordinator_bind_address=config.coordinator,  # the default is every address of the machine
+        initialization_timeout=config.patience,
+        heartbeat_timeout_seconds=config.patience,
+        shutdown_timeout_seconds=config.patience,
+    )
+
+
+def _refuse_different_settings(config: Config) -> None:
+    """Processes that compile different programs would wait for each other for ever."""
+    same = dataclasses.replace(config, process_id=0, data_dir=None)
+    digest = np.frombuffer(hashlib.sha256(repr(same).encode()).digest(), np.uint8)
+    if len(np.unique(multihost_utils.process_allgather(digest), axis=0)) > 1:
+        raise SystemExit("The processes differ in more than --process-id and --data-dir.")
