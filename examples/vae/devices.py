@@ -1,6 +1,7 @@
 """One device or many, in one process or several: who holds what, and what if a process is lost.
 
-A batch is shared by all devices; everything else is on each of them.
+A batch is shared by all devices; everything else is on each of them. So a step has two sums over
+the devices, of the rate and of the gradients, and results differ only by the order of those sums.
 """
 
 import contextlib
@@ -10,7 +11,7 @@ import os
 import subprocess
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 import jax
@@ -74,10 +75,11 @@ def on_each(config: Config, tree: T) -> T:
     """Copies of arrays, which are the same in every process, on every device of the run."""
     sharding = replicated(config)
 
-    def copy(x: np.ndarray) -> jax.Array:
-        return jax.make_array_from_callback(x.shape, sharding, lambda _: x)
+    def copies(x: jax.Array) -> jax.Array:
+        value = np.array(x)
+        return jax.make_array_from_callback(value.shape, sharding, lambda _: value)
 
-    return jax.tree.map(lambda x: copy(np.array(x)), tree)
+    return jax.tree.map(copies, tree)
 
 
 def on_one(tree: T) -> T:
@@ -93,25 +95,19 @@ def any_process(config: Config, flag: bool) -> bool:
 
 
 @contextlib.contextmanager
-def last_words():
+def last_words() -> Iterator[Callable[[str], None]]:
     """A function that sets what is said should this process end inside.
 
     What is wrong with another process raises here (a connection of gloo broke), or ends this one
     from C++ before Python hears of it (the coordinator is gone, or somebody stays silent). So a
     helper outlives this process, to say the one sentence in either case.
     """
-    helper = subprocess.Popen(
-        [sys.executable, "-ISc", HELPER],
-        stdin=subprocess.PIPE, text=True, start_new_session=True,  # Ctrl-C is not for the helper
-    )  # fmt: skip
-    assert helper.stdin is not None
+    command = [sys.executable, "-ISc", HELPER]
+    # In a session of its own, so that Ctrl-C does not end it.
+    helper = subprocess.Popen(command, stdin=subprocess.PIPE, text=True, start_new_session=True)
 
     def will_say(words: str) -> None:
         print(words, file=helper.stdin, flush=True)
-
-    def close() -> None:
-        helper.stdin.close()
-        helper.wait()
 
     try:
         yield will_say
@@ -121,11 +117,11 @@ def last_words():
         elif "Gloo" not in str(error):
             traceback.print_exc()
             will_say(FAILED)
-        close()
         sys.stdout.flush()
+        helper.communicate()
         os._exit(1)  # the usual exit waits for the other processes, which may wait for this one
     will_say("")
-    close()
+    helper.communicate()
 
 
 def _join(config: Config) -> None:
