@@ -50,15 +50,14 @@ def together(config: Config) -> Iterator[None]:
 
 def mesh(config: Config) -> Mesh:
     """The run's devices: as many of each process."""
-    chosen = [jax.local_devices(i)[: config.devices] for i in range(config.processes)]
-    if any(len(devices) < config.devices for devices in chosen):
+    chosen = [d for i in range(config.processes) for d in jax.local_devices(i)[: config.devices]]
+    if len(chosen) < config.devices * config.processes:
         raise SystemExit(
-            f"--devices {config.devices} needs as many in each process, got "
-            f"{min(len(devices) for devices in chosen)}. CPUs have as many as asked for before JAX "
-            f"starts: jax.config.update('jax_num_cpu_devices', {config.devices})."
+            f"--devices {config.devices} needs as many in each process, got {len(chosen)} in all. "
+            "CPUs have as many as are asked for before JAX starts: "
+            f"jax.config.update('jax_num_cpu_devices', {config.devices})."
         )
-    devices = np.concatenate(chosen)
-    return jax.make_mesh(devices.shape, ("batch",), (AxisType.Auto,), devices=devices)
+    return jax.make_mesh((len(chosen),), ("batch",), (AxisType.Auto,), devices=chosen)
 
 
 def batch_sharding(config: Config) -> NamedSharding:

@@ -78,7 +78,7 @@ def start_two():
     started = []
 
     def start(config: Config, of_second: dict | None = None) -> list[subprocess.Popen]:
-        first = dataclasses.replace(config, processes=2, coordinator=free_address(), patience=20)
+        first = dataclasses.replace(config, processes=2, coordinator=free_address(), patience=60)
         second = dataclasses.replace(first, process_id=1, **(of_second or {}))
         started.extend(vae(each) for each in (first, second))
         return started
@@ -86,11 +86,12 @@ def start_two():
     yield start
     for process in started:
         process.kill()
-        process.communicate()
+        process.wait()
+        process.stdout.close()
 
 
 def wait_for_rows(folder: Path, count: int, process: subprocess.Popen) -> None:
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 150
     while len(rows(folder)) < count:
         assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < deadline
@@ -166,7 +167,7 @@ def test_a_lost_process_ends_the_other_but_no_checkpoint(one_device, tmp_path, s
     processes = start_two(config)
     wait_for_rows(tmp_path, 6, processes[0])
     processes[victim].kill()
-    output, _ = processes[1 - victim].communicate(timeout=30)
+    output, _ = processes[1 - victim].communicate(timeout=60)
     assert processes[1 - victim].returncode != 0
     assert LOST in output.splitlines()[-1]
     assert_same(rows(tmp_path)[:4], rows(one_device))  # a run of one went on in two
