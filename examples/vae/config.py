@@ -80,7 +80,8 @@ class Config:
     processes: int = 1
     """Processes of this run, on one machine or several.
 
-    Start each with the same arguments and its own --process-id. The first alone has --out-dir."""
+    Start each with the same arguments and its own --process-id; all of them see --out-dir. Ctrl-C
+    in one stops all. If one is lost the others end, and --resume goes on with any number."""
     process_id: int = 0
     """Which of the processes this one is, from 0."""
     coordinator: str | None = None
