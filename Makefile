@@ -31,8 +31,8 @@ format: $(READY) ## Fix what can be fixed, and format
 	$(BIN)/ruff check --fix-only
 	$(BIN)/ruff format
 
-bench: $(READY) ## Compare speed and accuracy with other libraries
-	$(BIN)/python -m benchmarks $(ARGS)
+bench: $(READY) ## Compare speed with other libraries: tables and figures in benchmarks/results/
+	$(BIN)/python -m benchmarks speed $(ARGS)
 
 # The stamp is written last: an interrupted installation is taken up again, a finished one is kept.
 $(READY): pyproject.toml constraints.txt

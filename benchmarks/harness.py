@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from benchmarks.libraries import PACKAGES
 MEASURED = ("gaussjax", "jax", "jaxlib", "distrax", "tfp-nightly", "numpyro", "torch")
 RESULTS = Path(__file__).parent / "results"
 ROOT = Path(__file__).parent.parent
+PATIENCE = 4.0  # with imports and compilers, which do not hang, times the limit of a call
 
 
 class Hung(Exception):
@@ -64,11 +66,15 @@ class Lines:
     def kill(self) -> None:
         self._process.kill()
         self._process.wait()
+        if self._process.stdin is not None:
+            with contextlib.suppress(BrokenPipeError):
+                self._process.stdin.close()
 
     def _read(self) -> None:
         assert self._process.stdout is not None
-        for line in self._process.stdout:
-            self._lines.put(line)
+        with self._process.stdout as lines:
+            for line in lines:
+                self._lines.put(line)
         self._lines.put("")
 
 
@@ -78,13 +84,14 @@ class Worker:
     `settings` are environment variables of the next process.
     """
 
-    def __init__(self, library: str, *, limit: float) -> None:
-        self.settings: dict[str, str] = {}
-        self._library, self._limit = library, limit
+    def __init__(self, library: str, *, limit: float, settings: dict[str, str] | None = None):
+        self.settings = settings or {}
+        self._command = [sys.executable, "-m", "benchmarks.worker", library]
+        self._limit = limit
         self._lines: Lines | None = None
 
-    def ask(self, command: str, **arguments: Any) -> Any:
-        """The worker's answer.
+    def ask(self, command: str, *, patience: float = 1.0, **arguments: Any) -> Any:
+        """The worker's answer, for which it has the limit times `patience`.
 
         Raises:
             Hung: there was none within the limit.
@@ -92,7 +99,7 @@ class Worker:
         """
         lines = self._started()
         lines.write(json.dumps([command, arguments]))
-        answer = self._answer(lines)
+        answer = self._answer(lines, patience)
         if isinstance(answer, dict) and "error" in answer:
             raise RuntimeError(answer["error"])
         return answer
@@ -104,14 +111,13 @@ class Worker:
 
     def _started(self) -> Lines:
         if self._lines is None:
-            command = [sys.executable, "-m", "benchmarks.worker", self._library]
-            self._lines = Lines(command, self.settings)
-            self._answer(self._lines)
+            self._lines = Lines(self._command, self.settings)
+            self._answer(self._lines, PATIENCE)
         return self._lines
 
-    def _answer(self, lines: Lines) -> Any:
+    def _answer(self, lines: Lines, patience: float) -> Any:
         try:
-            line = lines.read(self._limit)
+            line = lines.read(self._limit * patience)
         except Hung:
             self._lines = None
             raise
@@ -122,7 +128,7 @@ class Worker:
 
 
 def installed(library: str) -> bool:
-    return importlib.util.find_spec(PACKAGES[library]) is not None
+    return importlib.util.find_spec(PACKAGES.get(library, "jax")) is not None
 
 
 def environment() -> dict[str, Any]:
@@ -133,36 +139,71 @@ def environment() -> dict[str, Any]:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             continue
-    device = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            "import jax; d = jax.devices()[0]; print(d.device_kind)",
-        ],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.strip()
     return {
         "date": time.strftime("%Y-%m-%d"),
-        "device": device,
+        "device": device(),
         "machine": f"{_processor()}, {os.cpu_count()} cores, {platform.system()}",
         "python": platform.python_version(),
         "versions": versions,
     }
 
 
+def device() -> str:
+    """What JAX runs on, asked in another process: this one shall not hold it."""
+    code = "import jax; print(jax.devices()[0].device_kind)"
+    env = {**os.environ, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+    command = [sys.executable, "-c", code]
+    run = subprocess.run(command, capture_output=True, text=True, check=True, env=env)
+    return run.stdout.strip()
+
+
+def commit() -> str:
+    """Which sources of gaussjax are measured."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(ROOT), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+
+    changed = git("diff", "HEAD", "--", "gaussjax")
+    digest = f" with changes {zlib.crc32(changed.encode()):08x}" if changed else ""
+    return (git("rev-parse", "--short", "HEAD") or "an unknown commit") + digest
+
+
 def write(name: str, markdown: str, data: dict[str, Any]) -> None:
     """Prints the Markdown and writes it, and the data as JSON, to `benchmarks/results/`."""
-    env = environment()
-    versions = ", ".join(f"{package} {version}" for package, version in env["versions"].items())
-    head = f"{env['date']}, {env['device']}; {env['machine']}; Python {env['python']}; {versions}"
-    text = f"{markdown.rstrip()}\n\n{head}\n"
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.md").write_text(text)
-    (RESULTS / f"{name}.json").write_text(json.dumps({**env, **data}, indent=1) + "\n")
+    publish(name, markdown, {**environment(), **data})
+
+
+def publish(name: str, markdown: str, data: dict[str, Any]) -> None:
+    """As `write`, of data that tell their environment."""
+    text = f"{markdown.rstrip()}\n\n{footer(data)}\n"
+    save(name, data)
+    path_of(name, "md").write_text(text)
     print(text)
-    print(f"Written to {RESULTS.relative_to(ROOT)}/{name}.md and .json", file=sys.stderr)
+    print(f"Written to {path_of(name, 'md')} and .json", file=sys.stderr)
+
+
+def footer(env: dict[str, Any]) -> str:
+    """The environment in one line."""
+    versions = ", ".join(f"{package} {version}" for package, version in env["versions"].items())
+    return f"{env['date']}, {env['device']}; {env['machine']}; Python {env['python']}; {versions}"
+
+
+def save(name: str, data: dict[str, Any]) -> None:
+    """JSON, whole or not at all."""
+    path, partial = path_of(name, "json"), path_of(name, "json.partial")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial.write_text(json.dumps(data, indent=1) + "\n")
+    partial.replace(path)
+
+
+def load(name: str) -> dict[str, Any]:
+    return json.loads(path_of(name, "json").read_text())
+
+
+def path_of(name: str, suffix: str) -> Path:
+    """A file among the results; a name that is an absolute path stays where it is."""
+    return RESULTS / f"{name}.{suffix}"
 
 
 def table(header: list[str], rows: list[list[str]]) -> str:

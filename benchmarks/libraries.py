@@ -1,143 +1,252 @@
 """The same mathematics in each library, as its documentation says to write it.
 
-A library is a function from the name of a measure to a function of arrays; it imports its package
-when it is asked, in a process of its own. `jax` ones are pure and not yet jitted. Inputs are means
-`(B, d)` and lower Cholesky factors `(B, d, d)`.
+A library is a function that imports its package, in a process of its own, and gives a function of
+arrays for each operation that it has. `jax` ones are pure and not yet jitted. Gaussians come as
+means `(..., d)` and lower Cholesky factors `(..., d, d)`.
 """
 
 import importlib
+import math
 from collections.abc import Callable
 from typing import Any
 
+from benchmarks.operations import NUMBERS, operation_of
+
 Function = Callable[..., Any]
-MEASURES = ("kl", "kl_gradient", "log_prob", "sample")
+Operations = dict[str, Function]
 
 
-def gaussjax(measure: str) -> Function:
+def gaussjax() -> Operations:
     import gaussjax as gj
 
-    return _gaussjax(measure, lambda mean, lower: gj.Gaussian(mean, gj.Cholesky(lower)))
+    return _gaussjax(lambda mean, lower: gj.Gaussian(mean, gj.Cholesky(lower)))
 
 
-def gaussjax_from_cholesky(measure: str) -> Function:
+def gaussjax_from_cholesky() -> Operations:
     """With the constructor that checks its values (under `jit`: NaN where they are invalid)."""
     import gaussjax as gj
 
-    return _gaussjax(measure, gj.from_cholesky)
+    return _gaussjax(gj.from_cholesky)
 
 
-def _gaussjax(measure: str, make: Function) -> Function:
+def gaussjax_vmap() -> Operations:
+    """Batches by `vmap` instead of leading axes, where every argument has one."""
+    import jax
+
+    whole = gaussjax()
+    return {
+        name: jax.vmap(whole[name])
+        for name in ("log_prob", "kl", "entropy", "condition", "cholesky", "solve")
+    }
+
+
+def _gaussjax(make: Function) -> Operations:
     import gaussjax as gj
 
-    return _of_jax(
-        measure,
-        make,
-        kl=gj.kl_divergence,
-        log_prob=gj.log_prob,
-        sample=lambda g, key: gj.sample(key, g),
-    )
+    def moments(g: Any) -> Any:
+        return g.mean, g.cov.lower
+
+    def condition(mean: Any, lower: Any, given: Any) -> Any:
+        indices = range(0, mean.shape[-1], 2)
+        return moments(gj.condition(make(mean, lower), indices, given))
+
+    def observe(mean: Any, lower: Any, design: Any, noise_scale: Any, given: Any) -> Any:
+        noise = gj.Gaussian(0 * noise_scale, gj.Diagonal(noise_scale))
+        return moments(gj.observe(make(mean, lower), design, noise, given).posterior)
+
+    return {
+        "log_prob": lambda mean, lower, x: gj.log_prob(make(mean, lower), x),
+        "kl": lambda m, a, n, b: gj.kl_divergence(make(m, a), make(n, b)),
+        "entropy": lambda mean, lower: gj.entropy(make(mean, lower)),
+        "sample": lambda mean, lower, key: gj.sample(key, make(mean, lower)),
+        "color": lambda mean, lower, x: gj.color(make(mean, lower), x),
+        "condition": condition,
+        "observe": observe,
+        "cholesky": gj.linalg.cholesky,
+        "solve": lambda lower, x: gj.linalg.solve_lower(lower, x[..., None])[..., 0],
+    }
 
 
-def distrax(measure: str) -> Function:
+def jax_by_hand() -> Operations:
+    """Textbook formulas in `jax.numpy` and `jax.scipy`."""
+    import jax
+    import jax.numpy as jnp
+
+    def solve(lower: Any, rhs: Any) -> Any:
+        return jax.scipy.linalg.solve_triangular(lower, rhs, lower=True)
+
+    def sample(mean: Any, lower: Any, key: Any) -> Any:
+        return color(mean, lower, jax.random.normal(key, mean.shape, mean.dtype))
+
+    def color(mean: Any, lower: Any, x: Any) -> Any:
+        return mean + (lower @ x[..., None])[..., 0]
+
+    return {**_by_hand(jnp, solve), "sample": sample, "color": color}
+
+
+def _by_hand(xp: Any, solve: Function) -> Operations:
+    """The formulas for `jax.numpy` or `torch`."""
+
+    def solve_vector(lower: Any, x: Any) -> Any:
+        return solve(lower, x[..., None])[..., 0]
+
+    def logdet(lower: Any) -> Any:
+        return xp.sum(xp.log(xp.diagonal(lower, 0, -2, -1)), -1)
+
+    def log_prob(mean: Any, lower: Any, x: Any) -> Any:
+        quad = xp.sum(solve_vector(lower, x - mean) ** 2, -1)
+        return -0.5 * (quad + x.shape[-1] * math.log(2 * math.pi)) - logdet(lower)
+
+    def kl(mean_p: Any, lower_p: Any, mean_q: Any, lower_q: Any) -> Any:
+        trace = xp.sum(solve(lower_q, lower_p) ** 2, (-2, -1))
+        quad = xp.sum(solve_vector(lower_q, mean_p - mean_q) ** 2, -1)
+        return 0.5 * (trace + quad - mean_p.shape[-1]) + logdet(lower_q) - logdet(lower_p)
+
+    def entropy(mean: Any, lower: Any) -> Any:
+        return 0.5 * mean.shape[-1] * math.log(2 * math.pi * math.e) + logdet(lower)
+
+    def posterior(mean: Any, cov: Any, cross: Any, root: Any, surprise: Any) -> Any:
+        """Moments of x given y, with cross = cov(y, x) and root that of cov(y)."""
+        half = solve(root, cross)
+        mean = mean + (half.mT @ solve(root, surprise[..., None]))[..., 0]
+        return mean, xp.linalg.cholesky(cov - half.mT @ half)
+
+    def condition(mean: Any, lower: Any, given: Any) -> Any:
+        cov = lower @ lower.mT
+        kept = slice(1, None, 2)
+        root = xp.linalg.cholesky(cov[..., ::2, ::2])
+        surprise = given - mean[..., ::2]
+        return posterior(mean[..., kept], cov[..., kept, kept], cov[..., ::2, kept], root, surprise)
+
+    def observe(mean: Any, lower: Any, design: Any, noise_scale: Any, given: Any) -> Any:
+        cov = lower @ lower.mT
+        cross = design @ cov
+        root = xp.linalg.cholesky(cross @ design.mT + xp.diag(noise_scale**2))
+        return posterior(mean, cov, cross, root, given - (design @ mean[..., None])[..., 0])
+
+    return {
+        "log_prob": log_prob,
+        "kl": kl,
+        "entropy": entropy,
+        "condition": condition,
+        "observe": observe,
+        "cholesky": xp.linalg.cholesky,
+        "solve": solve_vector,
+    }
+
+
+def distrax() -> Operations:
     import distrax
 
-    return _of_jax(
-        measure,
-        distrax.MultivariateNormalTri,
-        kl=lambda p, q: p.kl_divergence(q),
-        log_prob=lambda g, x: g.log_prob(x),
-        sample=lambda g, key: g.sample(seed=key),
-    )
+    make = distrax.MultivariateNormalTri
+    return {
+        **_of_distribution(make, lambda g, key: g.sample(seed=key)),
+        "kl": lambda m, a, n, b: make(m, a).kl_divergence(make(n, b)),
+    }
 
 
-def tfp(measure: str) -> Function:
+def tfp() -> Operations:
     tfd = importlib.import_module("tensorflow_probability.substrates.jax.distributions")
 
-    return _of_jax(
-        measure,
-        lambda mean, lower: tfd.MultivariateNormalTriL(mean, lower, validate_args=False),
-        kl=tfd.kl_divergence,
-        log_prob=lambda g, x: g.log_prob(x),
-        sample=lambda g, key: g.sample(seed=key),
-    )
+    def make(mean: Any, lower: Any) -> Any:
+        return tfd.MultivariateNormalTriL(mean, lower, validate_args=False)
+
+    return {
+        **_of_distribution(make, lambda g, key: g.sample(seed=key)),
+        "kl": lambda m, a, n, b: tfd.kl_divergence(make(m, a), make(n, b)),
+    }
 
 
-def numpyro(measure: str) -> Function:
+def numpyro() -> Operations:
     import numpyro.distributions as dist
 
-    return _of_jax(
-        measure,
-        lambda mean, lower: dist.MultivariateNormal(mean, scale_tril=lower),
-        kl=dist.kl_divergence,
-        log_prob=lambda g, x: g.log_prob(x),
-        sample=lambda g, key: g.sample(key),
-    )
+    def make(mean: Any, lower: Any) -> Any:
+        return dist.MultivariateNormal(mean, scale_tril=lower)
+
+    return {
+        **_of_distribution(make, lambda g, key: g.sample(key)),
+        "kl": lambda m, a, n, b: dist.kl_divergence(make(m, a), make(n, b)),
+    }
 
 
-def torch(measure: str) -> Function:
-    dist = importlib.import_module("torch.distributions")
+def torch() -> Operations:
+    """`torch.distributions`, and by hand what it lacks."""
+    torch = importlib.import_module("torch")
+    dist = torch.distributions
 
     def make(mean: Any, lower: Any) -> Any:
         return dist.MultivariateNormal(mean, scale_tril=lower, validate_args=False)
 
-    def kl(*arrays: Any) -> Any:
-        mean_p, lower_p, mean_q, lower_q = arrays
-        return dist.kl_divergence(make(mean_p, lower_p), make(mean_q, lower_q))
-
-    def kl_gradient(*arrays: Any) -> Any:
-        torch = importlib.import_module("torch")
-        leaves = [x.detach().requires_grad_() for x in arrays]
-        return torch.autograd.grad(kl(*leaves).sum(), leaves)
+    def solve(lower: Any, rhs: Any) -> Any:
+        return torch.linalg.solve_triangular(lower, rhs, upper=False)
 
     return {
-        "kl": kl,
-        "kl_gradient": kl_gradient,
+        **_by_hand(torch, solve),
+        **_of_distribution(make, lambda g, _: g.rsample()),
+        "kl": lambda m, a, n, b: dist.kl_divergence(make(m, a), make(n, b)),
+    }
+
+
+def _of_distribution(make: Function, sample: Function) -> Operations:
+    return {
         "log_prob": lambda mean, lower, x: make(mean, lower).log_prob(x),
-        "sample": lambda mean, lower, _: make(mean, lower).rsample(),
-    }[measure]
+        "entropy": lambda mean, lower: make(mean, lower).entropy(),
+        "sample": lambda mean, lower, key: sample(make(mean, lower), key),
+    }
 
 
-def normals_alone(measure: str) -> Function:
+def normals_alone() -> Operations:
     """What a sampler cannot undercut: drawing the noise."""
     import jax
 
-    if measure != "sample":
-        raise NotImplementedError
-    return lambda mean, lower, key: jax.random.normal(key, mean.shape, mean.dtype)
+    return {"sample": lambda mean, lower, key: jax.random.normal(key, mean.shape, mean.dtype)}
 
 
-def _of_jax(
-    measure: str, make: Function, *, kl: Function, log_prob: Function, sample: Function
-) -> Function:
+def jax_gradient(measure: str, function: Function, arrays: int) -> Function:
+    """Of the sum of all numbers, or of half the sum of all squares, in the first arguments."""
     import jax
 
-    def divergence(mean_p: Any, lower_p: Any, mean_q: Any, lower_q: Any) -> Any:
-        return kl(make(mean_p, lower_p), make(mean_q, lower_q))
+    square = operation_of(measure) not in NUMBERS
 
-    return {
-        "kl": divergence,
-        "kl_gradient": jax.grad(lambda *arrays: divergence(*arrays).sum(), argnums=(0, 1, 2, 3)),
-        "log_prob": lambda mean, lower, x: log_prob(make(mean, lower), x),
-        "sample": lambda mean, lower, key: sample(make(mean, lower), key),
-    }[measure]
+    def total(*arguments: Any) -> Any:
+        leaves = jax.tree.leaves(function(*arguments))
+        return sum((0.5 * x**2 if square else x).sum() for x in leaves)
+
+    return jax.grad(total, argnums=tuple(range(arrays)))
 
 
-LIBRARIES: dict[str, Callable[[str], Function]] = {
+def torch_gradient(measure: str, function: Function, arrays: int) -> Function:
+    """As `jax_gradient`."""
+    torch = importlib.import_module("torch")
+    square = operation_of(measure) not in NUMBERS
+
+    def gradient(*arguments: Any) -> Any:
+        leaves = [x.detach().requires_grad_() for x in arguments[:arrays]]
+        result = function(*leaves, *arguments[arrays:])
+        parts = result if isinstance(result, tuple) else (result,)
+        total = sum((0.5 * x**2 if square else x).sum() for x in parts)
+        return torch.autograd.grad(total, leaves, allow_unused=True)
+
+    return gradient
+
+
+COPY = "copy"  # what `benchmarks.worker` makes of a measure's arguments and results
+LIBRARIES: dict[str, Callable[[], Operations]] = {
     "gaussjax": gaussjax,
+    "gaussjax, vmap": gaussjax_vmap,
     "gaussjax, from_cholesky": gaussjax_from_cholesky,
+    "jax by hand": jax_by_hand,
     "distrax": distrax,
     "tfp": tfp,
     "numpyro": numpyro,
     "torch": torch,
     "normals alone": normals_alone,
+    COPY: jax_by_hand,
 }
 PACKAGES = {
-    "gaussjax": "gaussjax",
-    "gaussjax, from_cholesky": "gaussjax",
     "distrax": "distrax",
     "tfp": "tensorflow_probability",
     "numpyro": "numpyro",
     "torch": "torch",
-    "normals alone": "jax",
 }
-PEERS = ("distrax", "tfp", "numpyro", "torch")
+PEERS = tuple(PACKAGES)  # a library each; what is written by hand is nobody's

@@ -1,11 +1,12 @@
 """A process that holds one library, and times or evaluates what its parent asks for.
 
 Commands come as JSON lines on standard input, answers go as JSON lines to standard output:
-`prepare` compiles a measure ahead of time and warms it up, `round` times it a few times,
-`evaluate` gives its values on the arrays of a file.
+`offers` names the library's operations; `prepare` compiles a measure ahead of time, `warm` calls
+it, `round` times calls, `forget` frees the memory; `evaluate` gives values on the arrays of a file.
 """
 
 import json
+import re
 import sys
 import time
 import warnings
@@ -15,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks import libraries
+from benchmarks.operations import inputs, is_gradient, operation_of
 
-SECONDS = 0.2  # that a round should take
+CALLS = 50  # at most in a round
 
 
 class Library:
@@ -24,65 +26,76 @@ class Library:
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self.operations = libraries.LIBRARIES[name]()
         self.call: Callable[[], Any] = lambda: None
-        self.repeats = 1
-        if name == "torch":
-            libraries.torch("kl")  # the import
-        else:
-            import jax
 
-            libraries.LIBRARIES[name]("sample")  # the import
-            jax.block_until_ready(jax.jit(lambda x: x + 1)(0.0))  # the device
+    def offers(self) -> list[str]:
+        """Operations that it has."""
+        return list(self.operations)
 
-    def prepare(self, measure: str, batch: int, dim: int) -> dict[str, float]:
-        arrays = inputs(measure, batch, dim)
+    def prepare(self, measure: str, batch: int | None, dim: int, dtype: str) -> dict[str, Any]:
+        """Facts about the compiled program."""
+        arrays = inputs(measure, batch, dim, dtype)
         if self.name == "torch":
-            self.call, seconds = self._torch(measure, arrays), 0.0
-        else:
-            self.call, seconds = self._jax(measure, arrays)
-        self.call()
-        start = time.perf_counter()
-        self.call()
-        self.repeats = int(np.clip(SECONDS / (time.perf_counter() - start), 3, 50))
-        return {"compile": seconds}
+            self.call = self._torch(measure, arrays)
+            return {}
+        self.call, facts = self._jax(measure, arrays)
+        return facts
 
-    def round(self) -> list[float]:
-        times = []
-        for _ in range(self.repeats):
+    def warm(self) -> None:
+        self.call()
+
+    def round(self, seconds: float) -> list[float]:
+        """Times of the calls that fit into so many seconds: one, if it takes longer."""
+        times: list[float] = []
+        while not times or (sum(times) < seconds and len(times) < CALLS):
             start = time.perf_counter()
             self.call()
             times.append(time.perf_counter() - start)
         return times
 
+    def forget(self) -> None:
+        self.call = lambda: None
+
     def evaluate(self, measure: str, path: str) -> list[list[float]]:
         """Values of a measure, or of each gradient, as flat lists."""
         with np.load(path) as file:
             arrays = [file[name] for name in file.files]
-        call = (
-            self._torch(measure, arrays) if self.name == "torch" else self._jax(measure, arrays)[0]
-        )
-        result = call()
+        torch = self.name == "torch"
+        result = (self._torch(measure, arrays) if torch else self._jax(measure, arrays)[0])()
         parts = result if isinstance(result, tuple) else (result,)
         return [np.asarray(part, np.float64).ravel().tolist() for part in parts]
 
-    def _jax(self, measure: str, arrays: list[np.ndarray]) -> tuple[Callable[[], Any], float]:
+    def _function(self, measure: str, arrays: list[np.ndarray], gradient: Any) -> Any:
+        function = self.operations[operation_of(measure)]
+        return gradient(measure, function, len(arrays)) if is_gradient(measure) else function
+
+    def _jax(
+        self, measure: str, arrays: list[np.ndarray]
+    ) -> tuple[Callable[[], Any], dict[str, Any]]:
         import jax
         import jax.numpy as jnp
 
+        jax.config.update("jax_enable_x64", arrays[0].dtype == np.float64)
+        function = self._function(measure, arrays, libraries.jax_gradient)
         args = [jnp.asarray(x) for x in arrays]
-        if measure == "sample":
-            args[-1] = jax.random.key(0)
+        if operation_of(measure) == "sample":
+            args.append(jax.random.key(0))
+        if self.name == libraries.COPY:
+            function, args = jnp.negative, [half_of_all(function, args)]
         start = time.perf_counter()
-        compiled = jax.jit(libraries.LIBRARIES[self.name](measure)).lower(*args).compile()
+        compiled = jax.jit(function).lower(*args).compile()
         seconds = time.perf_counter() - start
-        return lambda: jax.block_until_ready(compiled(*args)), seconds
+        return lambda: jax.block_until_ready(compiled(*args)), facts(compiled, seconds)
 
     def _torch(self, measure: str, arrays: list[np.ndarray]) -> Callable[[], Any]:
         import torch  # pyright: ignore[reportMissingImports]  # optional
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
         args = [torch.as_tensor(x, device=device) for x in arrays]
-        function = libraries.torch(measure)
+        function = self._function(measure, arrays, libraries.torch_gradient)
+        if operation_of(measure) == "sample":
+            args.append(None)  # torch has a state instead of keys
 
         def call() -> Any:
             result = function(*args)
@@ -93,17 +106,32 @@ class Library:
         return call
 
 
-def inputs(measure: str, batch: int, dim: int) -> list[np.ndarray]:
-    """Means, and factors with a positive diagonal, the same in every process."""
-    rng = np.random.default_rng(0)
+def half_of_all(function: Callable[..., Any], args: list[Any]) -> Any:
+    """Half as much as arguments and results: reading and writing it moves as many bytes."""
+    import jax
+    import jax.numpy as jnp
 
-    def gaussian() -> list[np.ndarray]:
-        mean = rng.normal(size=(batch, dim))
-        lower = np.tril(rng.normal(size=(batch, dim, dim)), -1) * 0.5 / np.sqrt(dim)
-        return [mean, lower + np.eye(dim) * np.exp(0.3 * rng.normal(size=(batch, 1, dim)))]
+    leaves = jax.tree.leaves((args, jax.eval_shape(function, *args)))
+    sizes = [x.size for x in leaves if jnp.issubdtype(x.dtype, jnp.floating)]
+    return jnp.zeros(max(1, sum(sizes) // 2), args[0].dtype)
 
-    second = gaussian() if measure.startswith("kl") else [rng.normal(size=(batch, dim))]
-    return [x.astype(np.float32) for x in (*gaussian(), *second)]
+
+def facts(compiled: Any, seconds: float) -> dict[str, Any]:
+    """Seconds of tracing and compiling, bytes, and calls of a LAPACK or its like."""
+    memory = compiled.memory_analysis()
+    targets = re.findall(r'custom_call_target="([^"]*)"', compiled.as_text() or "")
+
+    def count(pattern: str) -> int:
+        return sum(bool(re.search(pattern, target, re.IGNORECASE)) for target in targets)
+
+    return {
+        "compile": seconds,
+        "argument_bytes": getattr(memory, "argument_size_in_bytes", None),
+        "output_bytes": getattr(memory, "output_size_in_bytes", None),
+        "temporary_bytes": getattr(memory, "temp_size_in_bytes", None),
+        "choleskys": count("potrf|cholesky"),
+        "solves": count("trsm|triangular"),
+    }
 
 
 def main(name: str) -> None:

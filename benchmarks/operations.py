@@ -1,0 +1,128 @@
+"""What is measured: operations, their arguments, and the sizes of a sweep.
+
+A measure is an operation or its gradient: `kl` is the value, `kl_gradient` the derivative of Σ KL
+in all arguments. Where an operation gives arrays x instead of one number for each Gaussian, it is
+the derivative of ½‖x‖².
+"""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+ARGUMENTS = {
+    "log_prob": ("mean", "lower", "x"),
+    "kl": ("mean", "lower", "other_mean", "other_lower"),
+    "entropy": ("mean", "lower"),
+    "sample": ("mean", "lower"),  # and a key
+    "condition": ("mean", "lower", "given"),  # every other coordinate, from the first on
+    "observe": ("mean", "lower", "design", "noise_scale", "given"),
+    "cholesky": ("matrix",),
+    "solve": ("lower", "x"),
+    "color": ("mean", "lower", "x"),  # a sample for given noise: what can be checked
+}
+TITLES = {
+    "log_prob": "`log_prob`, one x per Gaussian",
+    "kl": "`kl_divergence`",
+    "entropy": "`entropy`",
+    "sample": "`sample`, one per Gaussian",
+    "condition": "`condition` on every other coordinate: mean and factor",
+    "observe": "`observe` d/2 linear combinations: mean and factor",
+    "cholesky": "`linalg.cholesky`",
+    "solve": "`linalg.solve_lower`, one vector per factor",
+}
+NUMBERS = ("log_prob", "kl", "entropy")  # one for each Gaussian
+OPERATIONS = tuple(TITLES)
+MEASURES = tuple(x + suffix for x in OPERATIONS for suffix in ("", "_gradient"))
+
+WORK = 6_400_000  # B d² of the sweep over d
+DIMS = (2, 4, 8, 12, 16, 24, 32, 48, 64, 128, 256, 512, 1024)
+COARSE = (2, 4, 8, 16, 64, 256, 1024)
+BATCH_DIM = 8
+BATCHES = (1, 10, 100, 1_000, 10_000, 100_000, 1_000_000)
+SINGLE_DIMS = (256, 512, 1024, 2048, 4096)
+SWEEPS = ("single", "batch", "dim", "float64")
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """What all libraries are asked for in turn. `batch` is None for a Gaussian alone."""
+
+    sweep: str
+    measure: str
+    batch: int | None
+    dim: int
+    dtype: str = "float32"
+
+    @property
+    def size(self) -> str:
+        return f"{self.dim}" if self.batch is None else f"{self.batch:,} × {self.dim}"
+
+
+def rows(
+    sweeps: Sequence[str], measures: Sequence[str], dims: Sequence[int] | None, work: int = WORK
+) -> Iterator[Row]:
+    """What is to be measured, the coarse part of each sweep before the rest of any.
+
+    Whatever time there is, it ends in tables and curves over the whole range.
+    """
+    planned = [row for sweep in sweeps for row in _sweep(sweep, work)]
+    asked = [x for x in planned if x.measure in measures and (dims is None or x.dim in dims)]
+    yield from (row for row in asked if _is_coarse(row))
+    yield from (row for row in asked if not _is_coarse(row))
+
+
+def inputs(measure: str, batch: int | None, dim: int, dtype: str) -> list[np.ndarray]:
+    """Arrays that are the same in every process, for an even `dim`."""
+    rng = np.random.default_rng(0)
+    names = ARGUMENTS[operation_of(measure)]
+    many = () if batch is None else (batch,)
+    return [_argument(rng, name, many, dim).astype(dtype) for name in names]
+
+
+def operation_of(measure: str) -> str:
+    return measure.removesuffix("_gradient")
+
+
+def is_gradient(measure: str) -> bool:
+    return measure.endswith("_gradient")
+
+
+def _sweep(sweep: str, work: int) -> Iterator[Row]:
+    if sweep == "single":
+        for operation in ("log_prob", "kl", "cholesky"):
+            for measure in (operation, f"{operation}_gradient"):
+                yield from (Row(sweep, measure, None, dim) for dim in SINGLE_DIMS)
+    elif sweep == "batch":
+        for measure in ("log_prob", "kl", "kl_gradient", "sample"):
+            yield from (Row(sweep, measure, batch, BATCH_DIM) for batch in BATCHES)
+    else:
+        dtype = "float64" if sweep == "float64" else "float32"
+        for measure in MEASURES:
+            yield from (Row(sweep, measure, max(1, work // dim**2), dim, dtype) for dim in DIMS)
+
+
+def _is_coarse(row: Row) -> bool:
+    if row.sweep == "float64":
+        return False
+    if row.sweep == "single":
+        return row.dim <= 1024
+    return row.dim in COARSE and row.batch not in (10, 1_000, 100_000)
+
+
+def _argument(rng: np.random.Generator, name: str, many: tuple[int, ...], dim: int) -> np.ndarray:
+    if name in ("lower", "other_lower"):
+        return _factor(rng, many, dim)
+    if name == "matrix":
+        lower = _factor(rng, many, dim)
+        return lower @ np.swapaxes(lower, -1, -2)
+    if name == "design":  # one for the whole batch, as in a Kalman filter
+        return rng.normal(size=(dim // 2, dim)) / np.sqrt(dim)
+    if name == "noise_scale":
+        return np.exp(0.3 * rng.normal(size=dim // 2))
+    return rng.normal(size=(*many, dim // 2 if name == "given" else dim))
+
+
+def _factor(rng: np.random.Generator, many: tuple[int, ...], dim: int) -> np.ndarray:
+    lower = np.tril(rng.normal(size=(*many, dim, dim)), -1) * 0.5 / np.sqrt(dim)
+    return lower + np.eye(dim) * np.exp(0.3 * rng.normal(size=(*many, 1, dim)))
