@@ -21,6 +21,7 @@ ARGUMENTS = {
     "solve": ("lower", "x"),
     "color": ("mean", "lower", "x"),  # a sample for given noise: what can be checked
 }
+SHARED = ("design", "noise_scale")  # one for the whole batch, as in a Kalman filter
 TITLES = {
     "log_prob": "`log_prob`, one x per Gaussian",
     "kl": "`kl_divergence`",
@@ -41,6 +42,7 @@ COARSE = (2, 4, 8, 16, 64, 256, 1024)
 BATCH_DIM = 8
 BATCHES = (1, 10, 100, 1_000, 10_000, 100_000, 1_000_000)
 SINGLE_DIMS = (256, 512, 1024, 2048, 4096)
+DISTINCT = 4096
 SWEEPS = ("single", "batch", "dim", "float64")
 
 
@@ -73,11 +75,18 @@ def rows(
 
 
 def inputs(measure: str, batch: int | None, dim: int, dtype: str) -> list[np.ndarray]:
-    """Arrays that are the same in every process, for an even `dim`."""
+    """Arrays that are the same in every process, for an even `dim`.
+
+    Large batches repeat some Gaussians: drawing all would take longer than measuring.
+    """
     rng = np.random.default_rng(0)
-    names = ARGUMENTS[operation_of(measure)]
-    many = () if batch is None else (batch,)
-    return [_argument(rng, name, many, dim).astype(dtype) for name in names]
+    many = () if batch is None else (min(batch, DISTINCT),)
+    found = []
+    for name in ARGUMENTS[operation_of(measure)]:
+        array = _argument(rng, name, many, dim).astype(dtype)
+        single = batch is None or name in SHARED
+        found.append(array if single else np.resize(array, (batch, *array.shape[1:])))
+    return found
 
 
 def operation_of(measure: str) -> str:
@@ -116,7 +125,7 @@ def _argument(rng: np.random.Generator, name: str, many: tuple[int, ...], dim: i
     if name == "matrix":
         lower = _factor(rng, many, dim)
         return lower @ np.swapaxes(lower, -1, -2)
-    if name == "design":  # one for the whole batch, as in a Kalman filter
+    if name == "design":
         return rng.normal(size=(dim // 2, dim)) / np.sqrt(dim)
     if name == "noise_scale":
         return np.exp(0.3 * rng.normal(size=dim // 2))

@@ -3,12 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-import matplotlib as mpl
-
-mpl.use("Agg")  # files only, on machines without a screen
-
-import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import NullFormatter
 
 from benchmarks import harness
 from benchmarks.cells import Data
@@ -70,10 +67,14 @@ def _figure(name: str, heading: str, panels: dict[str, list[Data]], axis: str, l
     columns = min(4, len(panels))
     lines = -(-len(panels) // columns)
     size = (3.2 * columns, 2.7 * lines + 0.9)
-    figure, axes = plt.subplots(lines, columns, figsize=size, squeeze=False, layout="constrained")
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots(lines, columns, squeeze=False)
     for ax, (title, found) in zip(axes.flat, panels.items(), strict=False):
         _panel(ax, found, axis)
-        ax.set(title=title, xlabel=label, xscale="log", yscale="log")
+        ax.set(title=title, xlabel=label, yscale="log")
+        largest = max((cell[axis] for cell in found), default=1)
+        ax.set_xscale("log", base=10 if largest > 4096 else 2)
+        ax.xaxis.set_minor_formatter(NullFormatter())
     for ax in axes[:, 0]:
         ax.set_ylabel("ms")
     for ax in axes.flat[len(panels) :]:
@@ -84,7 +85,6 @@ def _figure(name: str, heading: str, panels: dict[str, list[Data]], axis: str, l
     path = harness.path_of(name, "png")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
-    plt.close(figure)
     return path.name
 
 
@@ -94,6 +94,8 @@ def _panel(ax: Any, found: Sequence[Data], axis: str) -> None:
         if cell["library"] in COLOURS and cell.get("median"):
             curves.setdefault((cell["library"], cell["measure"]), []).append(cell)
     for (library, measure), members in curves.items():
+        if library == COPY and is_gradient(measure):
+            continue  # one floor in a panel
         members.sort(key=lambda cell: cell[axis])
         ax.plot(
             [cell[axis] for cell in members],
@@ -103,6 +105,7 @@ def _panel(ax: Any, found: Sequence[Data], axis: str) -> None:
             linewidth=2 if library == "gaussjax" else 1,
             marker=".",
             markersize=4,
+            zorder=3 if library == "gaussjax" else 2,
         )
     ax.grid(alpha=0.3)
 

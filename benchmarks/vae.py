@@ -35,13 +35,16 @@ from examples.vae.train import State, make_trainer
 Contestant = Callable[[], int]  # runs for a while, and says how many steps it made
 
 
-def speed(rounds: int = 9, epochs: int = 5, unjitted_steps: int = 5) -> None:
-    """Measures and writes `benchmarks/results/vae_speed.md` and `.json`.
+def speed(
+    rounds: int = 9, epochs: int = 5, unjitted_steps: int = 5, name: str = "vae_speed"
+) -> None:
+    """Measures and writes `benchmarks/results/NAME.md` and `.json`.
 
     Args:
         rounds: Rounds, in each of which everyone runs once, in random order.
         epochs: Epochs a round of what is compiled.
         unjitted_steps: Steps a round of what is not.
+        name: Name of the files.
     """
     config = Config()
     data = load("digits", None)
@@ -54,16 +57,16 @@ def speed(rounds: int = 9, epochs: int = 5, unjitted_steps: int = 5) -> None:
     }
     for run in contestants.values():
         run()  # compiles
-    rates: dict[str, list[float]] = {name: [] for name in contestants}
+    rates: dict[str, list[float]] = {who: [] for who in contestants}
     for _ in range(rounds):
-        for name in random.sample(list(contestants), len(contestants)):
+        for who in random.sample(list(contestants), len(contestants)):
             start = time.perf_counter()
-            made = contestants[name]()
-            rates[name].append(made / (time.perf_counter() - start))
+            made = contestants[who]()
+            rates[who].append(made / (time.perf_counter() - start))
     rows = []
-    for name, values in rates.items():
+    for who, values in rates.items():
         low, middle, high = statistics.quantiles(values, n=4)
-        rows.append([name, f"{middle:,.0f}", f"{low:,.0f}…{high:,.0f}", f"{1e3 / middle:.2f}"])
+        rows.append([who, f"{middle:,.0f}", f"{low:,.0f}…{high:,.0f}", f"{1e3 / middle:.2f}"])
     text = (
         f"Steps a second of {config.batch_size} images: median and quartiles of {rounds} rounds\n\n"
         + harness.table(["", "steps / s", "quartiles", "ms a step"], rows)
@@ -71,7 +74,7 @@ def speed(rounds: int = 9, epochs: int = 5, unjitted_steps: int = 5) -> None:
         f"network, float32; {versions()}.\n"
         "`python -m benchmarks.vae speed`"
     )
-    harness.write("vae_speed", text, {"rounds": rounds, "steps_per_second": rates})
+    harness.write(name, text, {"rounds": rounds, "steps_per_second": rates})
 
 
 def digits(seeds: tuple[int, ...] = (0, 1, 2)) -> None:
