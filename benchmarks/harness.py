@@ -86,7 +86,7 @@ class Worker:
 
     def __init__(self, library: str, *, limit: float, settings: dict[str, str] | None = None):
         self.settings = settings or {}
-        self._command = [sys.executable, "-m", "benchmarks.worker", library]
+        self.command = [sys.executable, "-m", "benchmarks.worker", library]
         self._limit = limit
         self._lines: Lines | None = None
 
@@ -111,7 +111,7 @@ class Worker:
 
     def _started(self) -> Lines:
         if self._lines is None:
-            self._lines = Lines(self._command, self.settings)
+            self._lines = Lines(self.command, self.settings)
             self._answer(self._lines, PATIENCE)
         return self._lines
 

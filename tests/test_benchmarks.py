@@ -1,0 +1,99 @@
+"""The benchmark measures, says what hangs, and writes tables and figures."""
+
+import sys
+
+import pytest
+
+pytest.importorskip("tyro")
+pytest.importorskip("matplotlib")
+
+from benchmarks import cells, harness, tables
+from benchmarks.__main__ import report, speed
+from benchmarks.harness import Worker
+from benchmarks.operations import Row, rows
+
+ROW = Row("dim", "entropy", 3, 2)
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    """Name of the files of one small run."""
+    name = str(tmp_path_factory.mktemp("results") / "speed")
+    speed(
+        sweeps=("dim",),
+        measures=("entropy", "entropy_gradient"),
+        libraries=("gaussjax", "copy"),
+        dims=(2,),
+        work=12,
+        seconds=0.01,
+        name=name,
+    )
+    return name
+
+
+def test_a_run_leaves_cells_a_table_and_a_figure(measured):
+    data = harness.load(measured)
+    assert [(cell["measure"], cell["library"]) for cell in data["cells"]] == [
+        ("entropy", "gaussjax"),
+        ("entropy", "copy"),
+        ("entropy_gradient", "gaussjax"),
+        ("entropy_gradient", "copy"),
+    ]
+    for cell in data["cells"]:
+        assert cell["lower_quartile"] <= cell["median"] <= cell["upper_quartile"]
+        assert cell["calls"] >= cells.ENOUGH
+        assert cell["compile"] > 0
+        assert cell["argument_bytes"] > 0
+    assert "| 3 × 2 |" in harness.path_of(measured, "md").read_text()
+    assert harness.path_of(f"{measured}_dim", "png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_copy_moves_the_bytes_of_arguments_and_results(measured):
+    copy = harness.load(measured)["cells"][1]
+    mean, lower, entropy = 3 * 2, 3 * 2 * 2, 3
+    assert copy["argument_bytes"] == copy["output_bytes"] == 4 * ((mean + lower + entropy) // 2)
+
+
+def test_a_resumed_run_measures_only_what_is_missing(measured):
+    before = harness.load(measured)["cells"]
+    data = harness.load(measured)
+    harness.save(measured, {**data, "cells": before[:2]})
+    again = {"sweeps": ("dim",), "dims": (2,), "work": 12, "seconds": 0.01, "name": measured}
+    speed(measures=("entropy", "solve"), libraries=("gaussjax",), resume=True, **again)
+    after = harness.load(measured)["cells"]
+    assert after[:2] == before[:2]
+    assert [cell["measure"] for cell in after[2:]] == ["solve"]
+    harness.save(measured, data)
+
+
+def test_a_run_without_time_says_what_it_did_not_reach(measured, tmp_path):
+    data = harness.load(measured)
+    name = str(tmp_path / "late")
+    harness.save(name, {**data, "left": 7})
+    report(name)
+    assert "**7 rows were not reached" in harness.path_of(name, "md").read_text()
+
+
+def test_a_library_that_hangs_is_a_cell_that_says_so():
+    asleep = Worker("asleep", limit=0.2)
+    asleep.command = [sys.executable, "-c", "import time; time.sleep(60)"]
+    (cell,) = cells.measure({"distrax": asleep}, ROW, 0.01)
+    assert cell["hangs"] == cells.ATTEMPTS
+    assert cell["median"] is None
+    assert "| 3 × 2 | hung 2× |" in tables.times([cell])
+
+
+def test_a_library_that_fails_is_a_cell_that_says_why():
+    worker = Worker("gaussjax", limit=60.0)
+    (cell,) = cells.measure({"gaussjax": worker}, Row("dim", "entropy", 3, -1), 0.01)
+    assert cell["error"]
+    assert cell["error"] in tables.problems([cell])
+    assert "failed" in tables.times([cell])
+
+
+def test_the_coarse_part_of_every_sweep_comes_before_the_rest():
+    planned = list(rows(("single", "batch", "dim"), ("kl",), None))
+    coarse = [row.sweep == "dim" and row.dim in (2, 1024) for row in planned]
+    fine = [row.sweep == "single" and row.dim == 4096 for row in planned]
+    assert max(i for i, x in enumerate(coarse) if x) < fine.index(True)
+    assert len(planned) == len(set(planned))
