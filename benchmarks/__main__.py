@@ -59,6 +59,8 @@ def speed(
     data["commits"] = list(dict.fromkeys([*data["commits"], harness.commit()]))
     known = {cells.row_of(cell) for cell in data["cells"]}
     todo = [row for row in rows(sweeps, measures, dims, work) if row not in known]
+    data["left"] = len(todo)
+    harness.save(name, data)
     measured = cells.measure_all(todo, libraries, minutes=minutes, seconds=seconds, limit=limit)
     for count, found in enumerate(measured, start=1):
         data["cells"] += found

@@ -60,10 +60,11 @@ def main(
         name = str(harness.ROOT / "runs" / "gpu")
     work = WORK // 10_000 if quick else WORK
     errors = relative_errors(DIMS[:2] if quick else DIMS, limit)
-    data = {**env, "commits": [harness.commit()], "work": work, "errors": errors, "cells": []}
-    harness.save(name, data)
     measures = ("kl", "kl_gradient") if quick else MEASURES
     todo = list(rows(("dim",), measures, (2, 16) if quick else None, work))
+    data = {**env, "commits": [harness.commit()], "work": work, "errors": errors}
+    data |= {"cells": [], "left": len(todo)}
+    harness.save(name, data)
     measured = cells.measure_all(
         todo, tuple(LIBRARIES), minutes=minutes, seconds=0.05 if quick else 0.5, limit=limit
     )

@@ -112,11 +112,12 @@ def _sweep(sweep: str, work: int) -> Iterator[Row]:
 
 
 def _is_coarse(row: Row) -> bool:
-    if row.sweep == "float64":
-        return False
-    if row.sweep == "single":
-        return row.dim <= 1024
-    return row.dim in COARSE and row.batch not in (10, 1_000, 100_000)
+    return {
+        "single": row.dim <= 1024,
+        "batch": row.batch in BATCHES[::2],
+        "dim": row.dim in COARSE,
+        "float64": False,
+    }[row.sweep]
 
 
 def _argument(rng: np.random.Generator, name: str, many: tuple[int, ...], dim: int) -> np.ndarray:

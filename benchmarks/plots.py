@@ -5,7 +5,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
 from benchmarks import harness
 from benchmarks.cells import Data
@@ -72,8 +72,11 @@ def _figure(name: str, heading: str, panels: dict[str, list[Data]], axis: str, l
     for ax, (title, found) in zip(axes.flat, panels.items(), strict=False):
         _panel(ax, found, axis)
         ax.set(title=title, xlabel=label, yscale="log")
-        largest = max((cell[axis] for cell in found), default=1)
-        ax.set_xscale("log", base=10 if largest > 4096 else 2)
+        if max((cell[axis] for cell in found), default=1) <= 4096:
+            ax.set_xscale("log", base=2)
+            ax.xaxis.set_major_formatter(StrMethodFormatter("{x:.0f}"))
+        else:
+            ax.set_xscale("log")
         ax.xaxis.set_minor_formatter(NullFormatter())
     for ax in axes[:, 0]:
         ax.set_ylabel("ms")

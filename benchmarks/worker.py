@@ -92,7 +92,7 @@ class Library:
         import torch  # pyright: ignore[reportMissingImports]  # optional
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        args = [torch.as_tensor(x, device=device) for x in arrays]
+        args: list[Any] = [torch.as_tensor(x, device=device) for x in arrays]
         function = self._function(measure, arrays, libraries.torch_gradient)
         if operation_of(measure) == "sample":
             args.append(None)  # torch has a state instead of keys
