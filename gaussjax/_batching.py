@@ -11,6 +11,7 @@ from typing import Any, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.custom_batching import custom_vmap
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Int
@@ -27,11 +28,29 @@ def over_leading_axes(
     event_ranks: Sequence[int],
     names: Sequence[str],
 ) -> Any:
-    """`function(*leaves)` where leaf i has `event_ranks[i]` event axes; outputs gain the batch."""
-    batches = [x.shape[: x.ndim - rank] for x, rank in zip(leaves, event_ranks, strict=True)]
-    batch = _checks.broadcastable(names, batches)
+    """`function(*leaves)` where leaf i has `event_ranks[i]` event axes; outputs gain the batch.
+
+    Where the mesh has explicit axes, each device maps over its own part of the batch.
+    """
+    batches = _batches(leaves, event_ranks)
+    _checks.broadcastable(names, batches)
+    lifted = functools.partial(_mapped, function, event_ranks)
     spec = batch_spec(leaves, event_ranks)
-    leaves = [_resharded(x, shape, spec) for x, shape in zip(leaves, batches, strict=True)]
+    if not any(spec):
+        return lifted(*leaves)
+    own = [_spec_of(batch, spec) for batch in batches]
+    # Without the check of what varies over devices: a `scan` that starts from a constant fails it.
+    sharded = jax.shard_map(
+        lifted, in_specs=tuple(own), out_specs=PartitionSpec(*spec),
+        axis_names=set(jax.tree.leaves(spec)), check_vma=False,
+    )  # fmt: skip
+    return sharded(*(_resharded(x, batch) for x, batch in zip(leaves, own, strict=True)))
+
+
+def _mapped(function: Callable[..., Any], event_ranks: Sequence[int], *leaves: Array) -> Any:
+    """`jax.vmap`, once per batch axis, over the leaves that have it."""
+    batches = _batches(leaves, event_ranks)
+    batch = np.broadcast_shapes(*batches)
     lifted = function
     for position in range(1, len(batch) + 1):  # innermost axis first
         size = batch[-position]
@@ -39,6 +58,10 @@ def over_leading_axes(
         axes = tuple(0 if n == size and n != 1 else None for n in sizes)
         lifted = _new_axis(lifted) if size == 1 else jax.vmap(lifted, in_axes=axes)
     return lifted(*(_squeezed(x, shape) for x, shape in zip(leaves, batches, strict=True)))
+
+
+def _batches(leaves: Sequence[Array], event_ranks: Sequence[int]) -> list[tuple[int, ...]]:
+    return [x.shape[: x.ndim - rank] for x, rank in zip(leaves, event_ranks, strict=True)]
 
 
 def batch_spec(leaves: Sequence[Array], event_ranks: Sequence[int]) -> tuple[Any, ...]:
@@ -56,13 +79,16 @@ def _spec(x: Array) -> tuple[Any, ...]:
     return spec + (None,) * (x.ndim - len(spec))
 
 
-def _resharded(x: Array, batch: tuple[int, ...], spec: tuple[Any, ...]) -> Array:
-    """`x` with the batch axes that it has sharded like those of the others."""
-    own, n = _spec(x), len(batch)
-    wanted = tuple(
-        axis if size > 1 else None for axis, size in zip(spec[len(spec) - n :], batch, strict=True)
-    )
-    return x if wanted == own[:n] else jax.sharding.reshard(x, PartitionSpec(*wanted, *own[n:]))
+def _spec_of(batch: tuple[int, ...], spec: tuple[Any, ...]) -> PartitionSpec:
+    """The part of `spec` that an array with these batch axes can have."""
+    axes = spec[len(spec) - len(batch) :] if len(spec) >= len(batch) else (None,) * (len(batch) - len(spec)) + spec
+    return PartitionSpec(*(a if n > 1 else None for a, n in zip(axes, batch, strict=True)))
+
+
+def _resharded(x: Array, batch: PartitionSpec) -> Array:
+    """`x` with its batch axes sharded like that."""
+    wanted = (*batch, *_spec(x)[len(batch) :])
+    return x if wanted == _spec(x) else jax.sharding.reshard(x, PartitionSpec(*wanted))
 
 
 def in_working_precision(leaves: Sequence[Array]) -> tuple[list[Array], jnp.dtype]:

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 
 from gaussjax._struct import leaf, structure
 from gaussjax.covariances.base import Conditional, Covariance, dtype_of, log_density
+from gaussjax.linalg import fourier
 from gaussjax.linalg.divergence import minus_log1p
 from gaussjax.linalg.triangular import logdet_of_diagonal
 
@@ -45,7 +46,7 @@ class Circulant(Covariance):
 
     def toeplitz_column(self) -> Float[Array, " d"]:
         """The inverse transform of the spectrum."""
-        return jnp.fft.irfft(self._half, self.dim).astype(dtype_of(self))
+        return fourier.column_of(self._mirrored(self._half))
 
     def inverse_diagonal_sums(self) -> Float[Array, " d"]:
         """The first column of Σ⁻¹, which is circulant too, times the diagonals' lengths."""
@@ -115,14 +116,7 @@ class Circulant(Covariance):
         return jnp.concatenate([half, half[1 : (self.dim + 1) // 2][::-1]])
 
     def _filtered(self, response: Array, vector: Array) -> Array:
-        return filtered(response, vector)
-
-
-def filtered(response: Float[Array, " k"], vector: Float[Array, " d"], /) -> Float[Array, " d"]:
-    """Inverse transform of a real response times the transform of a vector."""
-    transformed = jnp.fft.rfft(vector)
-    product = response.astype(transformed.dtype) * transformed
-    return jnp.fft.irfft(product, vector.shape[0]).astype(vector.dtype)
+        return fourier.filtered(self._mirrored(response), vector)
 
 
 def constant_diagonals(column: Float[Array, " d"], width: int, /) -> Float[Array, "w d"]:

@@ -15,8 +15,8 @@ from gaussjax._batching import all_of_batch
 from gaussjax._struct import leaf, structure
 from gaussjax.covariances.base import Covariance, Indices, dtype_of
 from gaussjax.covariances.cholesky import Cholesky
-from gaussjax.covariances.circulant import constant_diagonals, filtered
-from gaussjax.linalg import toeplitz
+from gaussjax.covariances.circulant import constant_diagonals
+from gaussjax.linalg import fourier, toeplitz
 from gaussjax.linalg.cholesky import cholesky
 
 
@@ -97,7 +97,7 @@ class Toeplitz(Covariance):
         def embedded() -> Array:
             size = jnp.where(spectrum > 0, spectrum, 1.0)
             root = jnp.where(spectrum > 0, jnp.sqrt(size), 0.0)
-            return filtered(root, noise)[: self.dim]
+            return fourier.filtered(root, noise)[: self.dim]
 
         def factored() -> Array:
             padded = jnp.pad(noise, (0, max(self.dim - noise.shape[0], 0)))

@@ -8,6 +8,7 @@ r rows with the smallest s are eliminated after the others: given those, they ha
 diag(s²) + (W R⁻ᵀ)(W R⁻ᵀ)ᵀ, which needs no division.
 """
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -17,6 +18,7 @@ from jaxtyping import Array, Float, Int
 
 from gaussjax.linalg.cholesky import factorise
 from gaussjax.linalg.divergence import excess_of_logdet, minus_log1p
+from gaussjax.linalg.partition import over_batches, partitioned
 from gaussjax.linalg.products import dot
 from gaussjax.linalg.roots import triangular_root
 from gaussjax.linalg.triangular import logdet_of_diagonal, solve
@@ -50,7 +52,17 @@ def eliminate_by_leverage(scale: Float[Array, " d"], factor: Float[Array, "d r"]
 
 
 def _smallest(x: Array, count: int) -> Array:
-    return jax.lax.top_k(-jax.lax.stop_gradient(x), min(x.shape[0], count))[1]
+    return _largest(min(x.shape[0], count))(-jax.lax.stop_gradient(x))
+
+
+@functools.cache
+def _largest(count: int) -> Callable[[Array], Array]:
+    """Positions of the largest entries along the last axis."""
+
+    def top(x: Array) -> Array:
+        return jax.lax.top_k(x, count)[1]
+
+    return over_batches(partitioned(top, "... i -> ... k", whole="ik"))
 
 
 def _eliminate(scale: Array, factor: Array, last: Array) -> Elimination:

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from gaussjax.linalg import fourier
 from gaussjax.linalg.divergence import minus_log1p
 from gaussjax.linalg.products import dot
 
@@ -30,9 +31,9 @@ class Filter(NamedTuple):
     error: Float[Array, ""]  # e
 
 
-def spectrum_of(column: Float[Array, " d"], /) -> Float[Array, " m"]:
+def spectrum_of(column: Float[Array, " d"], /) -> Float[Array, " n"]:
     """Eigenvalues of the circulant matrix of size 2d − 2 that has T in its corner. O(d log d)"""
-    return jnp.fft.rfft(embedded(column)).real
+    return fourier.spectrum_of(embedded(column))
 
 
 def embedded(column: Float[Array, " d"], /) -> Float[Array, " n"]:
@@ -42,9 +43,9 @@ def embedded(column: Float[Array, " d"], /) -> Float[Array, " n"]:
 
 def times(column: Float[Array, " d"], vector: Float[Array, " d"], /) -> Float[Array, " d"]:
     """T v. O(d log d)"""
-    size = max(2 * column.shape[0] - 2, 1)
-    product = jnp.fft.rfft(embedded(column)) * jnp.fft.rfft(vector, size)
-    return jnp.fft.irfft(product, size)[: column.shape[0]].astype(vector.dtype)
+    d, spectrum = column.shape[0], spectrum_of(column)
+    padded = jnp.pad(vector, (0, spectrum.shape[0] - d))
+    return fourier.filtered(spectrum, padded)[:d]
 
 
 def whiten(
@@ -284,6 +285,5 @@ def _reflected(x: Array) -> Array:
 
 def _correlation(x: Array, y: Array) -> Array:
     """Σ_p x_p y_{p+k} for k = 0 … d − 1."""
-    size = 2 * x.shape[0]
-    product = jnp.conj(jnp.fft.rfft(x, size)) * jnp.fft.rfft(y, size)
-    return jnp.fft.irfft(product, size)[: x.shape[0]].astype(x.dtype)
+    d = x.shape[0]
+    return fourier.correlation(jnp.pad(x, (0, d)), jnp.pad(y, (0, d)))[:d]
