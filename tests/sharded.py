@@ -7,40 +7,220 @@ import sys
 import jax
 import jax.numpy as jnp
 import numpy as np
-from catalogue import STRUCTURES
+from catalogue import STRUCTURES, random_lower
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import gaussjax as gj
 
-B, D = 16, 4
+SMALL, LARGE, HUGE = 4, 34, 136  # at 34 each part of a structure is beyond the unrolled kernels
 KEY = jax.random.key(0)
-FUNCTIONS = {
-    "log_prob": lambda p, q, x: gj.log_prob(p, x),
-    "score": lambda p, q, x: gj.score(p, x),
-    "mahalanobis": lambda p, q, x: gj.mahalanobis(p, x),
-    "whiten": lambda p, q, x: gj.whiten(p, x),
-    "color": lambda p, q, x: gj.color(p, x),
-    "entropy": lambda p, q, x: gj.entropy(p),
-    "variance": lambda p, q, x: gj.variance(p),
-    "covariance": lambda p, q, x: gj.covariance(p),
-    "precision": lambda p, q, x: gj.precision(p),
-    "sample": lambda p, q, x: gj.sample(KEY, p),
-    "sample_and_log_prob": lambda p, q, x: gj.sample_and_log_prob(KEY, p),
-    "kl": lambda p, q, x: gj.kl_divergence(p, q),
-    "cross_entropy": lambda p, q, x: gj.cross_entropy(p, q),
-    "product": lambda p, q, x: gj.product(p, q),
-    "condition": lambda p, q, x: gj.condition(p, [0], x[:, :1]),
-    "marginal": lambda p, q, x: gj.marginal(p, [0, 2]),
-    "gradient of kl": lambda p, q, x: jax.grad(lambda p: jnp.sum(gj.kl_divergence(p, q)))(p),
-    "gradient of log_prob": lambda p, q, x: jax.grad(lambda p: jnp.sum(gj.log_prob(p, x)))(p),
-}
 COLLECTIVES = r"(all-reduce|all-gather|collective-permute|all-to-all|reduce-scatter)(?:-start)?\("
 
+# Arguments: Gaussians p and q of one structure and r of another, vectors x, and lower triangles.
+VALUES = {
+    "log_prob": lambda p, x: gj.log_prob(p, x),
+    "score": lambda p, x: gj.score(p, x),
+    "mahalanobis": lambda p, x: gj.mahalanobis(p, x),
+    "whiten": lambda p, x: gj.whiten(p, x),
+    "color": lambda p, x: gj.color(p, x),
+    "color_symmetric": lambda p, x: gj.color_symmetric(p, x),
+    "sample": lambda p, x: gj.sample(KEY, p),
+    "sample of a shape": lambda p, x: jnp.moveaxis(gj.sample(KEY, p, (3,)), 1, 0),
+    "sample_and_log_prob": lambda p, x: gj.sample_and_log_prob(KEY, p),
+    "entropy": lambda p, x: gj.entropy(p),
+    "mean": lambda p, x: gj.mean(p),
+    "variance": lambda p, x: gj.variance(p),
+    "stddev": lambda p, x: gj.stddev(p),
+    "covariance": lambda p, x: gj.covariance(p),
+    "precision": lambda p, x: gj.precision(p),
+    "gradient of log_prob": lambda p, x: jax.grad(lambda p: jnp.sum(gj.log_prob(p, x)))(p),
+    "affine": lambda p, x: gj.affine(p, jnp.ones((2, p.dim)) + jnp.eye(2, p.dim), x[:, :2]),
+    "shift": lambda p, x: gj.shift(p, x),
+    "scale_by": lambda p, x: (gj.scale_by(p, x), gj.scale_by(p, 2.0)),
+    "marginal": lambda p, x: gj.marginal(p, [0, 2]),
+    "condition": lambda p, x: gj.condition(p, [0], x[:, :1]),
+    "marginal and condition at traced indices": lambda p, x: (
+        gj.marginal(p, jnp.array([0, 2])),
+        gj.condition(p, jnp.array([2, 0]), x[:, :2]),
+    ),
+    "condition_where": lambda p, x: gj.condition_where(p, x > 0, x),
+    "log_prob_observed": lambda p, x: gj.log_prob_observed(p, x, x > 0),
+    "impute": lambda p, x: gj.impute(KEY, p, x, x > 0),
+    "observe": lambda p, x: gj.observe(p, jnp.eye(2, p.dim), gj.standard(2), x[:, :2]),
+    "joint": lambda p, x: gj.joint(p, jnp.eye(2, p.dim), x[:, :2], gj.standard(2)),
+    "concatenate": lambda p, x: gj.concatenate([p, p]),
+    "stack": lambda p, x: jax.tree.map(lambda a: jnp.moveaxis(a, 1, 0), gj.stack([p, p])),
+}
+PAIRS = {
+    "kl": lambda p, q: gj.kl_divergence(p, q),
+    "gradient of kl": lambda p, q: jax.grad(lambda p: jnp.sum(gj.kl_divergence(p, q)))(p),
+    "cross_entropy": lambda p, q: gj.cross_entropy(p, q),
+    "logdet_divergence": lambda p, q: gj.logdet_divergence(p.cov, q.cov),
+    "product": lambda p, q: gj.product(p, q),
+    "convolve": lambda p, q: gj.convolve(p, q),
+    "add": lambda p, q: gj.add(p.cov, q.cov),
+    "trace_solve": lambda p, q: gj.trace_solve(p.cov, q.cov),
+}
+LINALG = {
+    "cholesky": lambda a, b: gj.linalg.cholesky(_gram(a)),
+    "safe_cholesky": lambda a, b: gj.linalg.safe_cholesky(_gram(a)),
+    "symmetric_sqrt": lambda a, b: gj.linalg.symmetric_sqrt(_gram(a)),
+    "factor_of_sum": lambda a, b: gj.linalg.factor_of_sum(a, b),
+    "lower_product": lambda a, b: gj.linalg.lower_product(a, b),
+    "logdet_lower": lambda a, b: gj.linalg.logdet_lower(a),
+    "solve_lower": lambda a, b: gj.linalg.solve_lower(a, b[..., 0]),
+    "solve_lower_transpose": lambda a, b: gj.linalg.solve_lower_transpose(a, b[..., 0]),
+    "update": lambda a, b: gj.linalg.update(a, b[..., :2]),
+    "downdate": lambda a, b: gj.linalg.downdate(a, 0.1 * b[..., :2]),
+    "append": lambda a, b: gj.linalg.append(a, b[..., :2], 90.0 * jnp.eye(2)),
+    "delete": lambda a, b: gj.linalg.delete(a, [0, 2]),
+    "derivatives": lambda a, b: jax.grad(
+        lambda a: jnp.sum(gj.linalg.cholesky(a)) + jnp.sum(gj.linalg.symmetric_sqrt(a))
+    )(_gram(a)),
+}
+PARAMETERS = {
+    "lower_from_vector": lambda a, b: gj.parametrize.lower_from_vector(_vector(a)),
+    "vector_from_lower": lambda a, b: _vector(a),
+    "scaled_lower": lambda a, b: gj.parametrize.scaled_lower_from_vector(
+        gj.parametrize.vector_from_scaled_lower(a)
+    ),
+    "correlation": lambda a, b: gj.parametrize.vector_from_correlation(
+        gj.parametrize.correlation_from_vector(gj.parametrize.vector_from_correlation(a))
+    ),
+    "gaussian_from_vector": lambda a, b: gj.parametrize.gaussian_from_vector(
+        jnp.concatenate([b[..., 0], _vector(a)], axis=-1), a.shape[-1]
+    ),
+    "gradient of lower_from_vector": lambda a, b: jax.grad(
+        lambda v: jnp.sum(gj.parametrize.lower_from_vector(v) ** 2)
+    )(_vector(a)),
+}
+CONSTRUCTORS = {
+    "from_cholesky": lambda a, b: gj.from_cholesky(b[..., 0], a),
+    "from_covariance": lambda a, b: gj.from_covariance(b[..., 0], _gram(a)),
+    "from_precision": lambda a, b: gj.from_precision(b[..., 0], _gram(a)),
+    "from_scale": lambda a, b: gj.from_scale(b[..., 0], jnp.diagonal(a, 0, -2, -1)),
+    "from_variance": lambda a, b: gj.from_variance(b[..., 0], jnp.diagonal(a, 0, -2, -1)),
+    "from_low_rank": lambda a, b: gj.from_low_rank(
+        b[..., 0], jnp.diagonal(a, 0, -2, -1), a[..., :2]
+    ),
+    "from_kronecker": lambda a, b: gj.from_kronecker(
+        jnp.concatenate([b[..., 0], b[..., 1]], -1), [jnp.eye(2), _gram(a)]
+    ),
+    "from_block_diagonal": lambda a, b: gj.from_block_diagonal(
+        jnp.concatenate([b[..., 0], b[..., 1]], -1), [_gram(a), _gram(b)]
+    ),
+    "from_circulant": lambda a, b: gj.from_circulant(b[..., 0], _column(a)),
+    "from_toeplitz": lambda a, b: gj.from_toeplitz(b[..., 0], _column(a)),
+    "from_banded_precision": lambda a, b: gj.from_banded_precision(
+        b[..., 0], jnp.stack([3.0 + jnp.abs(a[..., 0]), jnp.tanh(b[..., 0])], axis=-2)
+    ),
+}
+ABOUT_MATRICES = LINALG | PARAMETERS | CONSTRUCTORS
 
-def batch(kind, rng):
-    covs = [STRUCTURES[kind](rng, D, np.float32)[0] for _ in range(B)]
-    stacked = jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves)), *covs)
-    return gj.Gaussian(jnp.asarray(rng.normal(size=(B, D)), np.float32), stacked)
+
+def main(axis_type):
+    mesh = jax.make_mesh((8,), ("batch",), axis_types=(AxisType[axis_type],))
+    rng = np.random.default_rng(0)
+    report = {}
+    for d in (SMALL, LARGE):
+        gaussians = {kind: [batch(make, rng, d) for _ in range(2)] for kind, make in kinds().items()}
+        x = rng.normal(size=(16, d)).astype(np.float32)
+        unlike = dict(zip(gaussians, [*list(gaussians)[1:], *gaussians], strict=False))
+        for kind, (p, q) in gaussians.items():
+            about = f"of {kind}, d = {d}"
+            report |= examine(mesh, VALUES, (p, x), about)
+            report |= examine(mesh, PAIRS, (p, q), f"{about}, and another")
+            other = gaussians[unlike[kind]][0]
+            report |= examine(mesh, PAIRS, (p, other), f"{about}, and {unlike[kind]}")
+        report |= examine(mesh, ABOUT_MATRICES, matrices(rng, 16, d), f"d = {d}")
+    few = {name: LINALG[name] for name in ("cholesky", "solve_lower", "factor_of_sum")}
+    report |= examine(mesh, few, matrices(rng, 8, HUGE), f"d = {HUGE}")
+    print(json.dumps({"batched": report, **shared(mesh, rng)}))
+
+
+def examine(mesh, functions, arguments, about):
+    """What is found in one program of all functions; in one program each, where that shows more."""
+    over = NamedSharding(mesh, PartitionSpec("batch"))
+
+    def together(*arguments):
+        return {name: function(*arguments) for name, function in functions.items()}
+
+    try:
+        expected = jax.tree.map(np.asarray, jax.jit(together)(*arguments))
+        with jax.set_mesh(mesh):
+            sharded = jax.tree.map(lambda leaf: jax.device_put(leaf, over), arguments)
+            got, text = compiled(together, *sharded)
+    except Exception as error:
+        found = {"failed": f"{type(error).__name__}: {error}"[:300]}
+        apart = True
+    else:
+        found = {"collectives": sorted(set(re.findall(COLLECTIVES, text)))}
+        apart = found["collectives"] != []
+    if apart and len(functions) > 1:
+        each = [examine(mesh, {name: f}, arguments, about) for name, f in functions.items()]
+        return {name: found for part in each for name, found in part.items()}
+    if "failed" in found:
+        return {f"{name} {about}": found for name in functions}
+    return {
+        f"{name} {about}": found
+        | {
+            "error": compare(got[name], expected[name]),
+            "sharded": all("batch" in leaf.sharding.spec[:1] for leaf in jax.tree.leaves(got[name])),
+        }
+        for name in functions
+    }
+
+
+def shared(mesh, rng):
+    """A loss of one Gaussian on sharded data, and arguments of which one is sharded."""
+    over = NamedSharding(mesh, PartitionSpec("batch"))
+    one = gj.from_cholesky(np.zeros(SMALL), np.eye(SMALL) + 0.1)
+    x = rng.normal(size=(16, SMALL)).astype(np.float32)
+    p, q = (batch(STRUCTURES["cholesky"], rng, SMALL) for _ in range(2))
+
+    def mean(g, x):
+        return jnp.mean(gj.log_prob(g, x))
+
+    expected = jax.tree.map(np.asarray, jax.value_and_grad(mean)(one, x))
+    one, divergence = jax.tree.map(np.asarray, (one, gj.kl_divergence(p, q)))
+    with jax.set_mesh(mesh):
+        here = jax.tree.map(jnp.asarray, one)
+        got, text = compiled(jax.value_and_grad(mean), here, jax.device_put(x, over))
+        sharded = jax.tree.map(lambda leaf: jax.device_put(leaf, over), p)
+        mixed = compare(gj.kl_divergence(sharded, jax.tree.map(jnp.asarray, q)), divergence)
+    line = next((row for row in text.splitlines() if "all-reduce(" in row), "")
+    shapes = re.findall(r"f32\[([\d,]*)\]", line.split("all-reduce(")[0])
+    found = {
+        "error": compare(got, expected),
+        "collectives": re.findall(COLLECTIVES, text),
+        "reduced": sum(int(np.prod([int(n) for n in s.split(",") if n])) for s in shapes),
+        "parameters": sum(leaf.size for leaf in jax.tree.leaves(one)),
+    }
+    return {"mean": found, "mixed": mixed}
+
+
+def kinds():
+    """Every structure, and the two that transformations make."""
+
+    def scaled(rng, d, dtype):
+        cov, _ = STRUCTURES["toeplitz"](rng, d, dtype)
+        return gj.Scaled(cov, jnp.asarray(rng.uniform(0.5, 2.0, d).astype(dtype))), None
+
+    def added(rng, d, dtype):
+        parts = [STRUCTURES[kind](rng, d, dtype)[0] for kind in ("kronecker", "toeplitz")]
+        return gj.Sum(*parts), None
+
+    return STRUCTURES | {"scaled": scaled, "sum": added}
+
+
+def batch(make, rng, d):
+    covs = [make(rng, d, np.float32)[0] for _ in range(16)]
+    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *covs)
+    return gj.Gaussian(rng.normal(size=(16, d)).astype(np.float32), stacked)
+
+
+def matrices(rng, size, d):
+    return tuple(np.stack([random_lower(rng, d) for _ in range(size)]) for _ in range(2))
 
 
 def compare(got, expected):
@@ -56,55 +236,20 @@ def compiled(function, *arguments):
     return program(*arguments), program.as_text()
 
 
-def main(axis_type):
-    rng = np.random.default_rng(0)
-    cases = {kind: (batch(kind, rng), batch(kind, rng)) for kind in KINDS}
-    x = rng.normal(size=(B, D)).astype(np.float32)
-    alone = {
-        (kind, name): jax.tree.map(np.asarray, jax.jit(function)(*pair, x))
-        for kind, pair in cases.items()
-        for name, function in FUNCTIONS.items()
-    }
-    one = gj.from_cholesky(jnp.zeros(D), jnp.eye(D) + 0.1)
-
-    def mean(g, x):
-        return jnp.mean(gj.log_prob(g, x))
-
-    expected = jax.tree.map(np.asarray, jax.value_and_grad(mean)(one, x))
-    one, (p, q) = jax.tree.map(np.asarray, (one, cases["cholesky"]))
-    mixed_alone = np.asarray(gj.kl_divergence(p, q))
-
-    mesh = jax.make_mesh((8,), ("batch",), axis_types=(AxisType[axis_type],))
-    over = NamedSharding(mesh, PartitionSpec("batch"))
-    report = {"batched": {}}
-    with jax.set_mesh(mesh):
-        for (kind, name), value in alone.items():
-            arguments = jax.tree.map(lambda leaf: jax.device_put(leaf, over), (*cases[kind], x))
-            got, text = compiled(FUNCTIONS[name], *arguments)
-            specs = {leaf.sharding.spec[0] for leaf in jax.tree.leaves(got)}
-            report["batched"][f"{name} of {kind}"] = {
-                "error": compare(got, value),
-                "collectives": sorted(set(re.findall(COLLECTIVES, text))),
-                "sharding": specs.pop() if len(specs) == 1 else sorted(map(str, specs)),
-            }
-        here = jax.tree.map(jnp.asarray, one)
-        got, text = compiled(jax.value_and_grad(mean), here, jax.device_put(x, over))
-        line = next((row for row in text.splitlines() if "all-reduce(" in row), "")
-        shapes = re.findall(r"f32\[([\d,]*)\]", line.split("all-reduce(")[0])
-        report["mean"] = {
-            "error": compare(got, expected),
-            "collectives": re.findall(COLLECTIVES, text),
-            "reduced": sum(int(np.prod([int(n) for n in s.split(",") if n])) for s in shapes),
-            "parameters": sum(leaf.size for leaf in jax.tree.leaves(one)),
-        }
-        sharded = jax.tree.map(lambda leaf: jax.device_put(leaf, over), p)
-        report["mixed"] = compare(
-            gj.kl_divergence(sharded, jax.tree.map(jnp.asarray, q)), mixed_alone
-        )
-    print(json.dumps(report))
+def _gram(lower):
+    return jnp.matmul(lower, jnp.swapaxes(lower, -1, -2), precision="highest")
 
 
-KINDS = ("isotropic", "diagonal", "cholesky", "precision")
+def _vector(lower):
+    return gj.parametrize.vector_from_lower(lower)
+
+
+def _column(lower):
+    """A column that mirrors itself, and is the first of a positive definite circulant matrix."""
+    head = lower[..., 0, :]
+    mirrored = jnp.concatenate([head[..., :1], head[..., :0:-1]], axis=-1)
+    return 0.1 * (head + mirrored) + 9.0 * (jnp.arange(head.shape[-1]) == 0)
+
 
 if __name__ == "__main__":
     main(*sys.argv[1:])
