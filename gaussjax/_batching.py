@@ -81,7 +81,7 @@ def _spec(x: Array) -> tuple[Any, ...]:
 
 def _spec_of(batch: tuple[int, ...], spec: tuple[Any, ...]) -> PartitionSpec:
     """The part of `spec` that an array with these batch axes can have."""
-    axes = spec[len(spec) - len(batch) :] if len(spec) >= len(batch) else (None,) * (len(batch) - len(spec)) + spec
+    axes = ((None,) * len(batch) + spec)[len(spec) :]  # the last ones
     return PartitionSpec(*(a if n > 1 else None for a, n in zip(axes, batch, strict=True)))
 
 

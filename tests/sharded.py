@@ -16,7 +16,7 @@ SMALL, LARGE, HUGE = 4, 34, 136  # at 34 each part of a structure is beyond the 
 KEY = jax.random.key(0)
 COLLECTIVES = r"(all-reduce|all-gather|collective-permute|all-to-all|reduce-scatter)(?:-start)?\("
 
-# Arguments: Gaussians p and q of one structure and r of another, vectors x, and lower triangles.
+# Of a batch of Gaussians and one of vectors; of two Gaussians; of two lower triangles.
 VALUES = {
     "log_prob": lambda p, x: gj.log_prob(p, x),
     "score": lambda p, x: gj.score(p, x),
@@ -115,32 +115,80 @@ CONSTRUCTORS = {
         b[..., 0], jnp.stack([3.0 + jnp.abs(a[..., 0]), jnp.tanh(b[..., 0])], axis=-2)
     ),
 }
-ABOUT_MATRICES = LINALG | PARAMETERS | CONSTRUCTORS
+MATRICES = LINALG | PARAMETERS | CONSTRUCTORS
+
+
+LIKE = {name: PAIRS[name] for name in ("kl", "gradient of kl", "product", "convolve")}
+FEW = {name: LINALG[name] for name in ("cholesky", "solve_lower", "symmetric_sqrt", "update")}
+# Those that together call every kernel of a structure; a program of all takes minutes to compile.
+CORE = ("log_prob", "gradient of log_prob", "color_symmetric", "sample", "condition_where", "kl")
+APART = "sample of toeplitz"  # in a program of its own: see the tests
 
 
 def main(axis_type):
     mesh = jax.make_mesh((8,), ("batch",), axis_types=(AxisType[axis_type],))
     rng = np.random.default_rng(0)
-    report = {}
-    for d in (SMALL, LARGE):
-        gaussians = {kind: [batch(make, rng, d) for _ in range(2)] for kind, make in kinds().items()}
+    report, refused = {}, {}
+    for d, some in ((SMALL, list(KINDS)[:4]), (LARGE, list(KINDS))):
+        batches = {kind: (batch(kind, rng, d), batch(kind, rng, d)) for kind in some}
         x = rng.normal(size=(16, d)).astype(np.float32)
-        unlike = dict(zip(gaussians, [*list(gaussians)[1:], *gaussians], strict=False))
-        for kind, (p, q) in gaussians.items():
-            about = f"of {kind}, d = {d}"
-            report |= examine(mesh, VALUES, (p, x), about)
-            report |= examine(mesh, PAIRS, (p, q), f"{about}, and another")
-            other = gaussians[unlike[kind]][0]
-            report |= examine(mesh, PAIRS, (p, other), f"{about}, and {unlike[kind]}")
-        report |= examine(mesh, ABOUT_MATRICES, matrices(rng, 16, d), f"d = {d}")
-    few = {name: LINALG[name] for name in ("cholesky", "solve_lower", "factor_of_sum")}
-    report |= examine(mesh, few, matrices(rng, 8, HUGE), f"d = {HUGE}")
-    print(json.dumps({"batched": report, **shared(mesh, rng)}))
+        for kind, following in zip(some, some[1:] + some[:1], strict=True):
+            arguments = (*batches[kind], batches[following][0], x)
+            functions = about(kind, following, d)
+            if axis_type == "Explicit":  # whose rules are applied when a function is traced
+                refused |= traced(mesh, functions, arguments)
+            if d == LARGE:
+                functions = {
+                    n: f for n, f in functions.items() if n.split(" of " + kind)[0] in CORE
+                }
+            for apart in (False, True):
+                part = {n: f for n, f in functions.items() if n.startswith(APART) == apart}
+                report |= examine(mesh, part, arguments)
+    for size, d, functions in ((16, SMALL, MATRICES), (16, LARGE, MATRICES), (8, HUGE, FEW)):
+        named = {f"{name}, d = {d}": function for name, function in functions.items()}
+        report |= examine(mesh, named, matrices(rng, size, d))
+    print(json.dumps({"batched": report, "refused": refused, **shared(mesh, rng)}))
 
 
-def examine(mesh, functions, arguments, about):
-    """What is found in one program of all functions; in one program each, where that shows more."""
+def traced(mesh, functions, arguments):
+    """Functions that explicit axes refuse, or whose results they do not keep sharded."""
+    found = {}
+    with jax.set_mesh(mesh):
+        arguments = on(mesh, arguments)
+        for name, function in functions.items():
+            try:
+                shapes = jax.tree.leaves(jax.eval_shape(function, *arguments))
+            except Exception as error:
+                found[name] = f"{type(error).__name__}: {error}"[:300]
+            else:
+                if any(leaf.sharding.spec[:1] != ("batch",) for leaf in shapes):
+                    found[name] = str([leaf.sharding.spec for leaf in shapes])
+    return found
+
+
+def on(mesh, tree):
+    """Arrays with their first axis sharded."""
     over = NamedSharding(mesh, PartitionSpec("batch"))
+    return jax.tree.map(lambda leaf: jax.device_put(leaf, over), tree)
+
+
+def about(kind, following, d):
+    """All functions of Gaussians p and q of one kind, r of another, and vectors x."""
+    values = {
+        f"{name} of {kind}, d = {d}": lambda p, q, r, x, f=f: f(p, x) for name, f in VALUES.items()
+    }
+    like = {
+        f"{name} of {kind}, d = {d}": lambda p, q, r, x, f=f: f(p, q) for name, f in LIKE.items()
+    }
+    unlike = {
+        f"{name} of {kind} and {following}, d = {d}": lambda p, q, r, x, f=f: f(p, r)
+        for name, f in PAIRS.items()
+    }
+    return values | like | unlike
+
+
+def examine(mesh, functions, arguments):
+    """What one program of all functions shows; and one of each, if that shows a fault."""
 
     def together(*arguments):
         return {name: function(*arguments) for name, function in functions.items()}
@@ -148,35 +196,38 @@ def examine(mesh, functions, arguments, about):
     try:
         expected = jax.tree.map(np.asarray, jax.jit(together)(*arguments))
         with jax.set_mesh(mesh):
-            sharded = jax.tree.map(lambda leaf: jax.device_put(leaf, over), arguments)
-            got, text = compiled(together, *sharded)
+            got, text = compiled(together, *on(mesh, arguments))
+            collectives = sorted(set(re.findall(COLLECTIVES, text)))
     except Exception as error:
-        found = {"failed": f"{type(error).__name__}: {error}"[:300]}
-        apart = True
-    else:
-        found = {"collectives": sorted(set(re.findall(COLLECTIVES, text)))}
-        apart = found["collectives"] != []
-    if apart and len(functions) > 1:
-        each = [examine(mesh, {name: f}, arguments, about) for name, f in functions.items()]
-        return {name: found for part in each for name, found in part.items()}
-    if "failed" in found:
-        return {f"{name} {about}": found for name in functions}
+        if len(functions) > 1:
+            return examine_each(mesh, functions, arguments)
+        return {name: {"failed": f"{type(error).__name__}: {error}"[:300]} for name in functions}
+    if collectives and len(functions) > 1:
+        return examine_each(mesh, functions, arguments)
     return {
-        f"{name} {about}": found
-        | {
+        name: {
             "error": compare(got[name], expected[name]),
-            "sharded": all("batch" in leaf.sharding.spec[:1] for leaf in jax.tree.leaves(got[name])),
+            "collectives": collectives,
+            "sharded": all(
+                leaf.sharding.spec[:1] == ("batch",) for leaf in jax.tree.leaves(got[name])
+            ),
         }
         for name in functions
     }
 
 
+def examine_each(mesh, functions, arguments):
+    report = {}
+    for name, function in functions.items():
+        report |= examine(mesh, {name: function}, arguments)
+    return report
+
+
 def shared(mesh, rng):
     """A loss of one Gaussian on sharded data, and arguments of which one is sharded."""
-    over = NamedSharding(mesh, PartitionSpec("batch"))
     one = gj.from_cholesky(np.zeros(SMALL), np.eye(SMALL) + 0.1)
     x = rng.normal(size=(16, SMALL)).astype(np.float32)
-    p, q = (batch(STRUCTURES["cholesky"], rng, SMALL) for _ in range(2))
+    p, q = (batch("cholesky", rng, SMALL) for _ in range(2))
 
     def mean(g, x):
         return jnp.mean(gj.log_prob(g, x))
@@ -185,9 +236,8 @@ def shared(mesh, rng):
     one, divergence = jax.tree.map(np.asarray, (one, gj.kl_divergence(p, q)))
     with jax.set_mesh(mesh):
         here = jax.tree.map(jnp.asarray, one)
-        got, text = compiled(jax.value_and_grad(mean), here, jax.device_put(x, over))
-        sharded = jax.tree.map(lambda leaf: jax.device_put(leaf, over), p)
-        mixed = compare(gj.kl_divergence(sharded, jax.tree.map(jnp.asarray, q)), divergence)
+        got, text = compiled(jax.value_and_grad(mean), here, on(mesh, x))
+        mixed = compare(gj.kl_divergence(on(mesh, p), jax.tree.map(jnp.asarray, q)), divergence)
     line = next((row for row in text.splitlines() if "all-reduce(" in row), "")
     shapes = re.findall(r"f32\[([\d,]*)\]", line.split("all-reduce(")[0])
     found = {
@@ -199,22 +249,21 @@ def shared(mesh, rng):
     return {"mean": found, "mixed": mixed}
 
 
-def kinds():
-    """Every structure, and the two that transformations make."""
-
-    def scaled(rng, d, dtype):
-        cov, _ = STRUCTURES["toeplitz"](rng, d, dtype)
-        return gj.Scaled(cov, jnp.asarray(rng.uniform(0.5, 2.0, d).astype(dtype))), None
-
-    def added(rng, d, dtype):
-        parts = [STRUCTURES[kind](rng, d, dtype)[0] for kind in ("kronecker", "toeplitz")]
-        return gj.Sum(*parts), None
-
-    return STRUCTURES | {"scaled": scaled, "sum": added}
+def _scaled(rng, d, dtype):
+    cov, _ = STRUCTURES["circulant"](rng, d, dtype)
+    return gj.Scaled(cov, jnp.asarray(rng.uniform(0.5, 2.0, d), dtype)), None
 
 
-def batch(make, rng, d):
-    covs = [make(rng, d, np.float32)[0] for _ in range(16)]
+def _sum(rng, d, dtype):
+    parts = [STRUCTURES[kind](rng, d, dtype)[0] for kind in ("circulant", "kronecker")]
+    return gj.Sum(*parts), None
+
+
+KINDS = STRUCTURES | {"scaled": _scaled, "sum": _sum}
+
+
+def batch(kind, rng, d):
+    covs = [KINDS[kind](rng, d, np.float32)[0] for _ in range(16)]
     stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *covs)
     return gj.Gaussian(rng.normal(size=(16, d)).astype(np.float32), stacked)
 
