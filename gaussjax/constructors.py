@@ -28,7 +28,7 @@ from gaussjax.covariances import (
     Toeplitz,
 )
 from gaussjax.gaussian import Gaussian
-from gaussjax.linalg import banded, cholesky
+from gaussjax.linalg import banded, cholesky, fourier
 
 
 def standard(dim: int, dtype: DTypeLike | None = None) -> Gaussian:
@@ -212,7 +212,7 @@ def from_circulant(mean: ArrayLike, column: ArrayLike) -> Gaussian:
     tolerance = float(jnp.finfo(column.dtype).eps) ** 0.5 * size
     symmetric = jnp.all(jnp.abs(column - mirrored) <= tolerance, axis=-1)
     _checks.all_true("column must mirror itself, entry k equal to entry d − k", symmetric)
-    spectrum = jnp.fft.fft(column).real.astype(column.dtype)
+    spectrum = lift(1)(fourier.spectrum_of)(0.5 * (column + mirrored))
     valid = symmetric & jnp.all(spectrum > 0, axis=-1)
     _checks.all_true("column must have a positive Fourier transform", valid)
     return Gaussian(mean, Circulant(_nan_unless(valid, spectrum, 1)))
