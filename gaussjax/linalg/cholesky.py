@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int
 from gaussjax import _checks
 from gaussjax._batching import lift
 from gaussjax.linalg import lapack, small
-from gaussjax.linalg.looped import one_at_a_time
+from gaussjax.linalg.looped import looped
 from gaussjax.linalg.products import dot
 from gaussjax.linalg.triangular import solve
 
@@ -117,7 +117,7 @@ def _factor(kernel: Callable[[Array], Array], matrix: Array) -> Array:
     return jnp.where(works, lower, jnp.nan)
 
 
-@one_at_a_time(2)
+@looped(2, to=(2,))
 def _by_lapack(matrix: Array) -> Array:
     return _factor(lapack.cholesky, matrix)
 

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from gaussjax.linalg import small
-from gaussjax.linalg.looped import one_at_a_time
+from gaussjax.linalg.looped import looped
 from gaussjax.linalg.products import dot
 from gaussjax.linalg.roots import triangular_root
 from gaussjax.linalg.triangular import solve
@@ -67,7 +67,7 @@ def _(primals, tangents):
     return _of_triangles(*primals), 2 * (products[0] + products[1] + products[2])
 
 
-@one_at_a_time(2, 2, 1)
+@looped(2, 2, 1, to=(0,))
 def _by_solve(a: Array, b: Array, shift: Array) -> Array:
     e, w = _relative(a, b, shift)
     strict = jnp.sum(jnp.square(jnp.tril(e, -1)))
@@ -108,7 +108,7 @@ def _gradients_by_solves(a: Array, b: Array, shift: Array) -> tuple[Array, Array
     return h + jnp.diag(r / jnp.diagonal(a)), grad_b, u
 
 
-_gradients_looped = one_at_a_time(2, 2, 1)(_gradients_by_solves)
+_gradients_looped = looped(2, 2, 1, to=(2, 2, 1))(_gradients_by_solves)
 
 
 def _of_diagonals(a: Array, b: Array) -> Array:

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 from gaussjax import _checks
 from gaussjax._batching import in_working_precision, lift, over_leading_axes
 from gaussjax.linalg import lapack, small
-from gaussjax.linalg.looped import one_at_a_time
+from gaussjax.linalg.looped import looped
 from gaussjax.linalg.products import dot
 
 
@@ -112,7 +112,7 @@ def _(primals, tangents):
     return _inv_quad_gradients(*primals), jax.jvp(_gradients_by_solves, primals, tangents)[1]
 
 
-@one_at_a_time(2, 1)
+@looped(2, 1, to=(0,))
 def _inv_quad_by_solve(lower: Array, vector: Array) -> Array:
     return jnp.sum(jnp.square(solve(lower, vector)))
 
@@ -123,7 +123,7 @@ def _gradients_by_solves(lower: Array, vector: Array) -> tuple[Array, Array]:
     return jnp.tril(jnp.outer(u, w)), u
 
 
-_gradients_looped = one_at_a_time(2, 1)(_gradients_by_solves)
+_gradients_looped = looped(2, 1, to=(2, 1))(_gradients_by_solves)
 
 
 def solve(lower: Array, rhs: Array, *, transpose: bool = False) -> Array:
