@@ -4,7 +4,8 @@ Leading axes are batch and broadcast between mean and covariance. Values are che
 known (a bad one is a ValueError); under `jit` an element of a batch with a bad value is NaN.
 """
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -24,11 +25,12 @@ from gaussjax.covariances import (
     Isotropic,
     Kronecker,
     LowRank,
+    PartitionedCholesky,
     PrecisionCholesky,
     Toeplitz,
 )
 from gaussjax.gaussian import Gaussian
-from gaussjax.linalg import banded, cholesky, fourier
+from gaussjax.linalg import banded, cholesky, fourier, partitioned
 
 
 def standard(dim: int, dtype: DTypeLike | None = None) -> Gaussian:
@@ -89,6 +91,31 @@ def from_covariance(mean: ArrayLike, matrix: ArrayLike) -> Gaussian:
     """
     mean, matrix = _mean_and_matrix(mean, "matrix", matrix)
     return Gaussian(mean, Cholesky(_factor(matrix)))
+
+
+def from_partitioned_covariance(
+    mean: ArrayLike, matrix: ArrayLike, *, axis: str | tuple[str, ...]
+) -> Gaussian:
+    """N(mean, Σ) from a covariance matrix whose rows several devices share. O(d³ / devices)
+
+    As `from_covariance`, but no device ever holds more than its rows of Σ and of the factor, times
+    a small number. `axis` is a name, or a tuple of names, of the mesh of `jax.set_mesh`; a matrix
+    that is made elsewhere is best put there by
+    `jax.device_put(matrix, NamedSharding(mesh, PartitionSpec(axis)))`.
+
+    Raises:
+        ValueError: as `from_covariance`, the mesh has no such axis, or the rows do not divide
+            evenly among its devices.
+        TypeError: an argument is not real.
+
+    >>> with jax.set_mesh(jax.make_mesh((1,), ("rows",))):
+    ...     print(from_partitioned_covariance([0.0], [[4.0]], axis="rows").cov.lower)
+    [[2.]]
+    """
+    mean, matrix = _mean_and_matrix(mean, "matrix", matrix)
+    is_symmetric = functools.partial(partitioned.is_symmetric, axis=axis)
+    factorise = functools.partial(partitioned.cholesky, axis=axis)
+    return Gaussian(mean, PartitionedCholesky(_factor(matrix, is_symmetric, factorise), axis))
 
 
 def from_precision(mean: ArrayLike, matrix: ArrayLike) -> Gaussian:
@@ -335,12 +362,16 @@ def _nan_unless(valid: Array, values: Array, rank: int) -> Array:
     return jnp.where(jnp.expand_dims(valid, tuple(range(-rank, 0))), values, jnp.nan)
 
 
-def _factor(matrix: Array) -> Array:
+def _factor(
+    matrix: Array,
+    is_symmetric: Callable[[Array], Array] | None = None,
+    factorise: Callable[[Array], Array] = cholesky,
+) -> Array:
     """Cholesky factor of a matrix that should be symmetric positive definite; NaN if not."""
     _checks.all_true("matrix must be finite", jnp.all(jnp.isfinite(matrix), (-2, -1)))
-    symmetric = _is_symmetric(matrix)
+    symmetric = (is_symmetric or _is_symmetric)(matrix)
     _checks.all_true("matrix must be symmetric", symmetric)
-    lower = cholesky(_nan_unless(symmetric, matrix, 2))
+    lower = factorise(_nan_unless(symmetric, matrix, 2))
     works = ~jnp.any(jnp.isnan(lower), (-2, -1))
     _checks.all_true("matrix must be positive definite to working precision", works)
     return lower

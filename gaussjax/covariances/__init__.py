@@ -10,6 +10,7 @@ from gaussjax.covariances.diagonal import Diagonal
 from gaussjax.covariances.isotropic import Isotropic
 from gaussjax.covariances.kronecker import Kronecker
 from gaussjax.covariances.low_rank import LowRank
+from gaussjax.covariances.partitioned import PartitionedCholesky
 from gaussjax.covariances.precision import PrecisionCholesky
 from gaussjax.covariances.scaled import Scaled
 from gaussjax.covariances.stacked_blocks import StackedBlocks
@@ -27,6 +28,7 @@ __all__ = [
     "Isotropic",
     "Kronecker",
     "LowRank",
+    "PartitionedCholesky",
     "PrecisionCholesky",
     "Scaled",
     "StackedBlocks",

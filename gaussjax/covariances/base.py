@@ -106,6 +106,10 @@ class Covariance(abc.ABC):
         """D(Σ, Σ') = tr(Σ'⁻¹Σ) − d − log|Σ'⁻¹Σ| without cancellation."""
         return None
 
+    def divergence_from(self, other: "Covariance", /) -> Float[Array, ""] | None:
+        """D(Σ', Σ), the same of an `other` that does not know this structure."""
+        return None
+
     def plus(self, other: "Covariance", /) -> "Covariance | None":
         """Σ + Σ' in a structure."""
         return None

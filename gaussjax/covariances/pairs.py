@@ -44,7 +44,7 @@ def divergence(a: Covariance, b: Covariance, /) -> Float[Array, ""]:
     parts_a, parts_b = a.thin_parts(), b.thin_parts()
     if parts_a is not None and parts_b is not None:
         return _thin_divergence(a, b, parts_a, parts_b)
-    same = a.divergence_to(b)
+    same = _own_divergence(a, b)
     if same is not None:
         return same
     if _is_dense(a) or _is_dense(b) or a.dim <= small.LIMIT:
@@ -82,7 +82,7 @@ def trace_solve(a: Covariance, b: Covariance, /) -> Float[Array, ""]:
     column, sums = a.toeplitz_column(), b.inverse_diagonal_sums()
     if column is not None and sums is not None:  # sums over diagonals: not d solves
         return 2 * jnp.sum(column * sums) - column[0] * sums[0]
-    same = a.divergence_to(b)
+    same = _own_divergence(a, b)
     if same is not None:
         return same + a.dim + log_ratio(a, b)
     parts = b.thin_parts()
@@ -112,6 +112,12 @@ def _thin_divergence(
         (jnp.where(close, s, 1.0), jnp.where(close, w, 0.0)) for s, w in (parts_a, parts_b)
     )
     return jax.lax.cond(close, lambda: lowrank.divergence(safe_a, safe_b), lambda: _textbook(a, b))
+
+
+def _own_divergence(a: Covariance, b: Covariance) -> Array | None:
+    """D(A, B) by what A knows of B, or B of A."""
+    known = a.divergence_to(b)
+    return b.divergence_from(a) if known is None else known
 
 
 def _textbook(a: Covariance, b: Covariance) -> Array:

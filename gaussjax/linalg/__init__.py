@@ -4,6 +4,7 @@ Every function takes `(..., d, d)` arrays, keeps full precision on every device,
 derivatives of all orders in both modes. Matrices of up to 16 rows run in unrolled kernels.
 """
 
+from gaussjax.linalg import partitioned
 from gaussjax.linalg.cholesky import SafeCholesky, cholesky, safe_cholesky
 from gaussjax.linalg.products import lower_product
 from gaussjax.linalg.roots import factor_of_sum, symmetric_sqrt
@@ -20,6 +21,7 @@ __all__ = [
     "factor_of_sum",
     "logdet_lower",
     "lower_product",
+    "partitioned",
     "safe_cholesky",
     "solve_lower",
     "solve_lower_transpose",
