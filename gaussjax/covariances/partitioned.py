@@ -1,12 +1,12 @@
 """Dense covariance too large for one device: Σ = L Lᵀ, the rows of L shared by a mesh axis.
 
+>>> import jax
 >>> with jax.set_mesh(jax.make_mesh((1,), ("rows",))):
 ...     print(PartitionedCholesky(jnp.array([[2.0, 0.0], [1.0, 1.0]]), axis="rows").dense())
 [[4. 2.]
  [2. 2.]]
 """
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 

@@ -1,6 +1,6 @@
 """Triangles too large for one device: Cholesky, solves and products over the rows of a mesh.
 
-Of a (d, ·) array every device of the mesh axis holds one run of m = d / devices rows. All work is by
+Every device of a mesh axis holds one run of m = d / devices rows of a (d, k) array. All work is by
 panels of b rows or columns: a step sums one panel of at most b × d numbers over the devices, of
 which all but its owner add zero, and the rest is local. So a device holds O(d²/devices + bd)
 numbers, receives O(d²), and the program has one collective in each loop whatever d is.
