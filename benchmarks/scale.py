@@ -32,7 +32,6 @@ COLLECTIVE = re.compile(
 SHAPE = re.compile(r"(f32|s32|pred)\[([\d,]*)\]")
 LOOP = re.compile(r'while\(.*body=%?([\w.\-]+).*?"known_trip_count":\{"n":"(\d+)"\}')
 COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) .*\{$")
-CALLED = re.compile(r"(?:calls|to_apply|body|condition|branch_computations)=\{?%?([\w.\-, %]+)")
 
 
 def main(
@@ -106,7 +105,7 @@ def compile_for(mesh: Mesh, function: Callable[..., Any], dim: int) -> Any:
 
 
 def sent(text: str) -> dict[str, int]:
-    """Bytes in the results of collectives, each as often as its loop runs, and how many there are."""
+    """Bytes in the results of collectives, as often as their loops run, and how many."""
     trips = trip_counts(text)
     count = total = largest = 0
     where = ""
@@ -124,26 +123,20 @@ def sent(text: str) -> dict[str, int]:
 
 
 def trip_counts(text: str) -> dict[str, int]:
-    """How often each computation runs, as the compiler knows it."""
-    parent: dict[str, tuple[str, int]] = {}
+    """How often the body of each loop runs, as the compiler knows it, and the loops around it."""
+    loops: dict[str, tuple[str, int]] = {}
     where = ""
     for line in text.splitlines():
         if heading := COMPUTATION.match(line):
             where = heading[1]
-            continue
-        loop = LOOP.search(line)
-        for names in CALLED.findall(line):
-            for name in re.split(r"[, %]+", names):
-                trips = int(loop[2]) if loop and name == loop[1] else 1
-                parent.setdefault(name, (where, trips))
+        elif found := LOOP.search(line):
+            loops[found[1]] = where, int(found[2])
 
-    def runs(name: str) -> int:
-        if name not in parent:
-            return 1
-        above, trips = parent[name]
-        return trips * runs(above)
+    def runs(body: str) -> int:
+        around, trips = loops.get(body, ("", 1))
+        return trips * runs(around) if around else 1
 
-    return {name: runs(name) for name in parent}
+    return {body: runs(body) for body in loops}
 
 
 def markdown(cells: list[dict[str, Any]]) -> str:
@@ -171,7 +164,7 @@ def held(cell: dict[str, Any]) -> str:
 
 
 def received(cell: dict[str, Any]) -> str:
-    return f"{cell['sent'] / 1e6:.2f} in {cell['collectives']}"
+    return f"{cell['sent'] / 1e6:.3g} in {cell['collectives']}"
 
 
 if __name__ == "__main__":

@@ -43,9 +43,9 @@ SMALLEST = 16
 def cholesky(matrix: Float[Array, "... d d"], /, *, axis: Axis) -> Float[Array, "... d d"]:
     """Lower L with L Lᵀ = ½(A + Aᵀ), rows over `axis`; all NaN where A is not positive definite.
 
-    `matrix` is `(..., d, d)`. O(d³ / devices) and d³ / devices multiplications on each, three times
-    those of an even distribution: the last rows need them, and the others wait. Derivatives in
-    both modes are solves and products of the same kind.
+    `matrix` is `(..., d, d)`. O(d³ / devices): each does d³ / devices operations, three times those
+    of an even distribution, since the last rows need that many and the first take part in every
+    step. Derivatives in both modes are solves and products of the same kind.
 
     Raises:
         ValueError: the matrix is not square, there is no such axis in the mesh, or its devices
