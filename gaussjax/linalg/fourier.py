@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from gaussjax.linalg.partition import over_batches, partitioned
+from gaussjax.linalg.sharded_batch import over_batches, partitioned
 
 
 # XLA has no rule to split a batch of transforms over devices. As the solution of

@@ -13,7 +13,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from gaussjax.linalg.looped import looped
-from gaussjax.linalg.partition import partitioned
+from gaussjax.linalg.sharded_batch import partitioned
 
 
 @looped(2, to=(2,))

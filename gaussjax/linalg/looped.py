@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
-from gaussjax.linalg.partition import partitioned
+from gaussjax.linalg.sharded_batch import partitioned
 
 Function = Callable[..., Any]
 
