@@ -12,6 +12,8 @@ two share a solve and a gradient, so they are one function here.
 A root is an array of one Gaussian: `(d, d)` a lower triangle, `(d,)` the diagonal of one.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -21,6 +23,8 @@ from gaussjax.linalg.looped import looped
 from gaussjax.linalg.products import dot
 from gaussjax.linalg.roots import triangular_root
 from gaussjax.linalg.triangular import solve
+
+TILE = 128  # of a batch, for what is to stay in the cache of a CPU
 
 
 def divergence_of_roots(a: Array, b: Array, shift: Float[Array, " d"], /) -> Float[Array, ""]:
@@ -89,8 +93,16 @@ def _sum_of_squares(scalars: list[Array], like: Array) -> Array:
 
 @jax.custom_jvp
 def _gradients(a: Array, b: Array, shift: Array) -> tuple[Array, Array, Array]:
-    unrolled = a.shape[-1] <= small.LIMIT
-    return (small.divergence_gradients if unrolled else _gradients_looped)(a, b, shift)
+    d = a.shape[-1]
+    if d <= 4:
+        return small.divergence_gradients(a, b, shift)
+    return (
+        _gradients_unrolled
+        if d <= 8
+        else _gradients_by_inverse
+        if d <= small.LIMIT
+        else _gradients_looped
+    )(a, b, shift)
 
 
 @_gradients.defjvp
@@ -102,13 +114,29 @@ def _(primals, tangents):
 def _gradients_by_solves(a: Array, b: Array, shift: Array) -> tuple[Array, Array, Array]:
     """The formula above in matrix operations, whose derivatives do not scatter."""
     e, w = _relative(a, b, shift)
-    h, u = jnp.tril(solve(b, e, transpose=True)), solve(b, w, transpose=True)
-    r = jnp.diagonal(e)
-    grad_b = -jnp.tril(dot(h, e.T) + h + jnp.outer(u, w)) - jnp.diag(r / jnp.diagonal(b))
-    return h + jnp.diag(r / jnp.diagonal(a)), grad_b, u
+    return _gradients_from(a, b, e, w, lambda x: solve(b, x, transpose=True))
 
 
 _gradients_looped = looped(2, 2, 1, to=(2, 2, 1))(_gradients_by_solves)
+_gradients_unrolled = looped(2, 2, 1, to=(2, 2, 1), tile=TILE)(small.divergence_gradients)
+
+
+@looped(2, 2, 1, to=(2, 2, 1), tile=8 * TILE)
+def _gradients_by_inverse(a: Array, b: Array, shift: Array) -> tuple[Array, Array, Array]:
+    """Unrolled by rows and not by entries, which compiles in a third of the time."""
+    rows = small.inverse_rows(b)
+    inverse, transpose = jnp.stack(rows), jnp.stack(rows, axis=1)
+    e, w = jnp.tril(dot(inverse, jnp.tril(a - b))), dot(inverse, shift)
+    return _gradients_from(a, b, e, w, lambda x: dot(transpose, x))
+
+
+def _gradients_from(
+    a: Array, b: Array, e: Array, w: Array, solve_transpose: Callable[[Array], Array]
+) -> tuple[Array, Array, Array]:
+    h, u = jnp.tril(solve_transpose(e)), solve_transpose(w)
+    r = jnp.diagonal(e)
+    grad_b = -jnp.tril(dot(h, e.T) + h + jnp.outer(u, w)) - jnp.diag(r / jnp.diagonal(b))
+    return h + jnp.diag(r / jnp.diagonal(a)), grad_b, u
 
 
 def _of_diagonals(a: Array, b: Array) -> Array:

@@ -59,7 +59,7 @@ def _over_axes(
             merged = [next(rest) if mine else x for x, mine in zip(arrays, has, strict=True)]
             return function(*merged)
 
-        out = lax.map(one, flat, batch_size=tile if tile > 1 else None)
+        out = lax.map(one, flat) if tile == 1 else _by_tiles(jax.vmap(one), tile, flat)
         return jax.tree.map(lambda x: x.reshape(*batch, *x.shape[1:]), out)
 
     def batched(*arrays: Array) -> Any:
@@ -92,6 +92,22 @@ def _over_axes(
         return out, jax.tree.map(lambda _: True, out)
 
     return mapped
+
+
+def _by_tiles(function: Callable[[list[Array]], Any], tile: int, batch: list[Array]) -> Any:
+    """A loop over tiles; the last one ends with the batch, and so may begin within another."""
+    size = batch[0].shape[0]
+    if size <= tile:
+        return function(batch)
+
+    def step(i: Array, out: Any) -> Any:
+        start = jnp.minimum(i * tile, size - tile)
+        part = function([lax.dynamic_slice_in_dim(x, start, tile) for x in batch])
+        return jax.tree.map(lambda x, y: lax.dynamic_update_slice_in_dim(x, y, start, 0), out, part)
+
+    shapes = jax.eval_shape(function, batch)
+    empty = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    return lax.fori_loop(0, -(-size // tile), step, empty)
 
 
 def _with_axes(x: Array, rank: int, batch: tuple[int, ...], *, lacks_others: bool) -> Array:

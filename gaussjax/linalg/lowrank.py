@@ -18,9 +18,9 @@ from jaxtyping import Array, Float, Int
 
 from gaussjax.linalg.cholesky import factorise
 from gaussjax.linalg.divergence import excess_of_logdet, minus_log1p
-from gaussjax.linalg.sharded_batch import over_batches, partitioned
 from gaussjax.linalg.products import dot
 from gaussjax.linalg.roots import triangular_root
+from gaussjax.linalg.sharded_batch import over_batches, partitioned
 from gaussjax.linalg.triangular import logdet_of_diagonal, solve
 
 

@@ -60,6 +60,16 @@ def lower_times_vector(
     return sum((x * v for x, v in zip(columns, vector, strict=True)), jnp.zeros_like(vector))
 
 
+def inverse_rows(lower: Float[Array, "d d"]) -> list[Float[Array, " d"]]:
+    """The rows of L⁻¹."""
+    positions = jnp.arange(lower.shape[-1])
+    rows: list[Array] = []
+    for i in range(lower.shape[-1]):
+        one = (positions == i).astype(lower.dtype)
+        rows.append(_minus_products(one, lower[i, :i], rows) / lower[i, i])
+    return rows
+
+
 def qr_triangle(matrix: Float[Array, "n d"]) -> Float[Array, "d d"]:
     """The triangle R of M = QR, n ≥ d, by modified Gram-Schmidt.
 
