@@ -27,9 +27,25 @@ Column = list[Array]  # the scalars of one column (or vector), by row
 
 def cholesky(matrix: Float[Array, "d d"]) -> Float[Array, "d d"]:
     """Lower Cholesky factor; NaN where a pivot is negative."""
-    d = matrix.shape[-1]
+    by = _cholesky_columns if matrix.shape[-1] <= 8 else _cholesky_entries
+    return by(matrix)
+
+
+def _cholesky_columns(matrix: Array) -> Array:
+    """Columns as vectors: half the time of entries at d = 4, and twice at d = 16."""
+    columns: list[Array] = []  # column j from row j on
+    for j in range(matrix.shape[-1]):
+        rest = matrix[j:, j]
+        for k, column in enumerate(columns):
+            rest = rest - column[j - k :] * column[j - k]
+        columns.append(rest / jnp.sqrt(rest[0]))
+    padded = [jnp.pad(column, (j, 0)) for j, column in enumerate(columns)]
+    return jnp.stack(padded, axis=1) if padded else matrix
+
+
+def _cholesky_entries(matrix: Array) -> Array:
     rows: list[Column] = []
-    for i in range(d):
+    for i in range(matrix.shape[-1]):
         row: Column = []
         for j in range(i):
             s = _minus_products(matrix[i, j], row[:j], rows[j][:j])
@@ -66,7 +82,7 @@ def inverse_rows(lower: Float[Array, "d d"]) -> list[Float[Array, " d"]]:
     rows: list[Array] = []
     for i in range(lower.shape[-1]):
         one = (positions == i).astype(lower.dtype)
-        rows.append(_minus_products(one, lower[i, :i], rows) / lower[i, i])
+        rows.append(_minus_products(one, _scalars(lower[i, :i]), rows) / lower[i, i])
     return rows
 
 
