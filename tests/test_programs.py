@@ -1,0 +1,105 @@
+"""What compiled programs hold, which decides their speed: memory, factorisations, operations."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from catalogue import random_lower
+
+import gaussjax as gj
+
+FACTORISATIONS = ("potrf", "cholesky")
+
+
+def batch(size, d, seed=0):
+    rng = np.random.default_rng(seed)
+    lower = np.broadcast_to(random_lower(rng, d), (size, d, d))
+    return gj.Gaussian(jnp.zeros((size, d)), gj.Cholesky(jnp.asarray(lower)))
+
+
+def compiled(function, *arguments):
+    return jax.jit(function).lower(*arguments).compile()
+
+
+def total(function):
+    return lambda *arguments: jnp.sum(function(*arguments))
+
+
+@pytest.mark.parametrize("d", [20, 64])
+def test_what_a_large_divergence_needs_in_between_is_of_one_matrix(d):
+    p, q = batch(500, d), batch(500, d, 1)
+    for function in (gj.kl_divergence, jax.grad(total(gj.kl_divergence), (0, 1))):
+        temporary = compiled(function, p, q).memory_analysis().temp_size_in_bytes
+        vectors = 2 * 500 * 4 * d  # such as the difference of the means
+        assert temporary < vectors + 20 * 4 * d * d  # and so much of one of 500 matrices
+
+
+@pytest.mark.parametrize("d", [8, 16])
+def test_the_gradient_of_a_small_divergence_keeps_a_tile_and_not_the_batch(d):
+    p, q = batch(20_000, d), batch(20_000, d, 1)
+    program = compiled(jax.grad(total(gj.kl_divergence), (0, 1)), p, q)
+    assert program.memory_analysis().temp_size_in_bytes < 20_000 * 4 * d * d / 2
+
+
+def test_a_density_and_a_sample_of_a_batch_copy_no_factor():
+    g, x = batch(2_000, 32), jnp.zeros((2_000, 32))
+    factor = 2_000 * 4 * 32 * 32
+    for function in (gj.log_prob, lambda g, x: gj.sample(jax.random.key(0), g)):
+        assert compiled(function, g, x).memory_analysis().temp_size_in_bytes < factor / 4
+
+
+def test_a_matrix_is_factorised_once_for_a_value_and_its_gradient():
+    a, b = (jnp.asarray(random_lower(np.random.default_rng(s), 40)) for s in (0, 1))
+
+    def kl(a, b):
+        p, q = (gj.from_covariance(jnp.zeros(40), jnp.matmul(x, x.T)) for x in (a, b))
+        return gj.kl_divergence(p, q)
+
+    text = compiled(jax.value_and_grad(kl, (0, 1)), a, b).as_text()
+    calls = [line for line in text.splitlines() if "custom-call(" in line]
+    assert sum(any(name in line for name in FACTORISATIONS) for line in calls) == 2
+
+
+@pytest.mark.parametrize("d", [8, 20])
+def test_vmap_and_leading_axes_compile_to_the_same_work(d):
+    p, q = batch(100, d), batch(100, d, 1)
+    costs = []
+    for function in (gj.kl_divergence, jax.vmap(gj.kl_divergence)):
+        program = compiled(function, p, q)
+        costs.append((program.cost_analysis()["flops"], program.memory_analysis()))
+    assert costs[0][0] == costs[1][0]
+    assert costs[0][1].temp_size_in_bytes == costs[1][1].temp_size_in_bytes
+
+
+@pytest.mark.parametrize("size", [0, 1, 127, 128, 129, 300])
+@pytest.mark.parametrize("d", [6, 12])
+def test_tiles_give_every_element_of_a_batch_its_own_gradient(size, d):
+    rng = np.random.default_rng(size)
+    p, q = (
+        gj.Gaussian(
+            jnp.asarray(rng.normal(size=(size, d)), jnp.float32),
+            gj.Cholesky(jnp.asarray(_factors(rng, size, d))),
+        )
+        for _ in range(2)
+    )
+    found = jax.jit(jax.grad(total(gj.kl_divergence), (0, 1)))(p, q)
+    alone = jax.jit(
+        lambda p, q: jax.lax.map(lambda g: jax.grad(gj.kl_divergence, (0, 1))(*g), (p, q))
+    )
+    for got, expected in zip(jax.tree.leaves(found), jax.tree.leaves(alone(p, q)), strict=True):
+        np.testing.assert_allclose(got, expected, rtol=2e-4, atol=2e-5)
+
+
+def test_one_bad_element_stays_alone_in_its_tile():
+    p, q = batch(300, 6), batch(300, 6, 1)
+    bad = gj.Gaussian(q.mean, gj.Cholesky(q.cov.lower.at[129, 3, 3].set(-1.0)))
+    gradient = jax.jit(jax.grad(total(gj.kl_divergence)))
+    good, found = gradient(p, q), gradient(p, bad)
+    others = np.arange(300) != 129
+    np.testing.assert_array_equal(found.cov.lower[others], good.cov.lower[others])
+
+
+def _factors(rng, size, d):
+    return np.tril(0.3 * rng.normal(size=(size, d, d)), -1).astype(np.float32) + 1.5 * np.eye(
+        d, dtype=np.float32
+    )
