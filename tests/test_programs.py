@@ -48,6 +48,14 @@ def test_a_density_and_a_sample_of_a_batch_copy_no_factor():
         assert compiled(function, g, x).memory_analysis().temp_size_in_bytes < factor / 4
 
 
+def test_many_vectors_of_one_gaussian_keep_no_matrix_each_and_are_solved_together():
+    g, x = gj.Gaussian(jnp.zeros(40), gj.Cholesky(2 * jnp.eye(40))), jnp.ones((1_000, 40))
+    for function in (gj.log_prob, lambda g, x: gj.kl_divergence(gj.Gaussian(x, g.cov), g)):
+        program = compiled(jax.grad(total(function)), g, x)
+        assert program.memory_analysis().temp_size_in_bytes < 10 * x.size * 4
+        assert "while(" not in program.as_text()
+
+
 def test_a_matrix_is_factorised_once_for_a_value_and_its_gradient():
     a, b = (jnp.asarray(random_lower(np.random.default_rng(s), 40)) for s in (0, 1))
 

@@ -12,8 +12,6 @@ two share a solve and a gradient, so they are one function here.
 A root is an array of one Gaussian: `(d, d)` a lower triangle, `(d,)` the diagonal of one.
 """
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -22,7 +20,7 @@ from gaussjax.linalg import small
 from gaussjax.linalg.looped import looped
 from gaussjax.linalg.products import dot
 from gaussjax.linalg.roots import triangular_root
-from gaussjax.linalg.triangular import solve
+from gaussjax.linalg.triangular import inv_quad_lower, solve
 
 TILE = 128  # of a batch, for what is to stay in the cache of a CPU
 
@@ -32,7 +30,9 @@ def divergence_of_roots(a: Array, b: Array, shift: Float[Array, " d"], /) -> Flo
     if a.ndim == b.ndim == 1:
         return _of_diagonals(a, b) + jnp.sum(jnp.square(shift / b))
     a, b = (jnp.diag(x) if x.ndim == 1 else x for x in (a, b))
-    return _of_triangles(a, b, shift)
+    if a.shape[-1] <= small.LIMIT:
+        return _small_divergence(a, b, shift)
+    return _large_divergence(a, b) + inv_quad_lower(b, shift)
 
 
 def divergence_of_ratio(ratio: Float[Array, "d d"], logdet: Array) -> Float[Array, ""]:
@@ -49,36 +49,12 @@ def divergence_of_ratio(ratio: Float[Array, "d d"], logdet: Array) -> Float[Arra
     return jnp.where(near, divergence_of_roots(lower, one, zero), far_value)
 
 
-def _relative(a: Array, b: Array, shift: Array) -> tuple[Array, Array]:
-    """E = K⁻¹(L − K) and w = K⁻¹v, in one solve."""
-    solution = solve(b, jnp.column_stack([jnp.tril(a - b), shift]))
-    return jnp.tril(solution[:, :-1]), solution[:, -1]
-
-
 # The differential is 2⟨G_A, dL⟩ + 2⟨G_B, dK⟩ + 2⟨u, dv⟩, with H = K⁻ᵀE, M = I + E, u = K⁻ᵀw:
 #   G_A = tril(K⁻ᵀM) − diag(1/L)              = tril(H) + diag(r / L)
 #   G_B = diag(1/K) − tril(K⁻ᵀM Mᵀ + u wᵀ)    = −tril(H Mᵀ + u wᵀ) − diag(r / K),
 # the right-hand forms again free of cancellation and zero when A = B.
 @jax.custom_jvp
-def _of_triangles(a: Array, b: Array, shift: Array) -> Array:
-    unrolled = a.shape[-1] <= small.LIMIT
-    return _unrolled(a, b, shift) if unrolled else _by_solve(a, b, shift)
-
-
-@_of_triangles.defjvp
-def _(primals, tangents):
-    products = [jnp.sum(g * t) for g, t in zip(_gradients(*primals), tangents, strict=True)]
-    return _of_triangles(*primals), 2 * (products[0] + products[1] + products[2])
-
-
-@looped(2, 2, 1, to=(0,))
-def _by_solve(a: Array, b: Array, shift: Array) -> Array:
-    e, w = _relative(a, b, shift)
-    strict = jnp.sum(jnp.square(jnp.tril(e, -1)))
-    return _of_diagonals(jnp.diagonal(a), jnp.diagonal(b)) + strict + jnp.sum(jnp.square(w))
-
-
-def _unrolled(a: Array, b: Array, shift: Array) -> Array:
+def _small_divergence(a: Array, b: Array, shift: Array) -> Array:
     columns, w = small.relative(a, b, shift)
     total = _sum_of_squares(w, a)
     for i, column in enumerate(columns):  # one by one: the rounding of one long sum would show
@@ -87,38 +63,28 @@ def _unrolled(a: Array, b: Array, shift: Array) -> Array:
     return total
 
 
-def _sum_of_squares(scalars: list[Array], like: Array) -> Array:
-    return sum((jnp.square(x) for x in scalars), jnp.zeros((), like.dtype))
+@_small_divergence.defjvp
+def _(primals, tangents):
+    products = [jnp.sum(g * t) for g, t in zip(_small_gradients(*primals), tangents, strict=True)]
+    return _small_divergence(*primals), 2 * (products[0] + products[1] + products[2])
 
 
 @jax.custom_jvp
-def _gradients(a: Array, b: Array, shift: Array) -> tuple[Array, Array, Array]:
-    d = a.shape[-1]
-    if d <= 4:
+def _small_gradients(a: Array, b: Array, shift: Array) -> tuple[Array, Array, Array]:
+    if a.shape[-1] <= 4:
         return small.divergence_gradients(a, b, shift)
-    return (
-        _gradients_unrolled
-        if d <= 8
-        else _gradients_by_inverse
-        if d <= small.LIMIT
-        else _gradients_looped
-    )(a, b, shift)
+    if a.shape[-1] <= 8:
+        return _gradients_of_a_tile(a, b, shift)
+    return _gradients_by_inverse(a, b, shift)
 
 
-@_gradients.defjvp
+@_small_gradients.defjvp
 def _(primals, tangents):
-    _, dgradients = jax.jvp(_gradients_by_solves, primals, tangents)
-    return _gradients(*primals), dgradients
+    _, dgradients = jax.jvp(_small_gradients_by_solves, primals, tangents)
+    return _small_gradients(*primals), dgradients
 
 
-def _gradients_by_solves(a: Array, b: Array, shift: Array) -> tuple[Array, Array, Array]:
-    """The formula above in matrix operations, whose derivatives do not scatter."""
-    e, w = _relative(a, b, shift)
-    return _gradients_from(a, b, e, w, lambda x: solve(b, x, transpose=True))
-
-
-_gradients_looped = looped(2, 2, 1, to=(2, 2, 1))(_gradients_by_solves)
-_gradients_unrolled = looped(2, 2, 1, to=(2, 2, 1), tile=TILE)(small.divergence_gradients)
+_gradients_of_a_tile = looped(2, 2, 1, to=(2, 2, 1), tile=TILE)(small.divergence_gradients)
 
 
 @looped(2, 2, 1, to=(2, 2, 1), tile=8 * TILE)
@@ -127,16 +93,69 @@ def _gradients_by_inverse(a: Array, b: Array, shift: Array) -> tuple[Array, Arra
     rows = small.inverse_rows(b)
     inverse, transpose = jnp.stack(rows), jnp.stack(rows, axis=1)
     e, w = jnp.tril(dot(inverse, jnp.tril(a - b))), dot(inverse, shift)
-    return _gradients_from(a, b, e, w, lambda x: dot(transpose, x))
+    grad_a, grad_b = _gradients_from(a, b, e, jnp.tril(dot(transpose, e)))
+    u = dot(transpose, w)
+    return grad_a, grad_b - jnp.tril(jnp.outer(u, w)), u
 
 
-def _gradients_from(
-    a: Array, b: Array, e: Array, w: Array, solve_transpose: Callable[[Array], Array]
-) -> tuple[Array, Array, Array]:
-    h, u = jnp.tril(solve_transpose(e)), solve_transpose(w)
+def _small_gradients_by_solves(a: Array, b: Array, shift: Array) -> tuple[Array, Array, Array]:
+    """The same in matrix operations, whose derivatives do not scatter."""
+    grad_a, grad_b = _gradients_by_solves(a, b)
+    w = solve(b, shift)
+    u = solve(b, w, transpose=True)
+    return grad_a, grad_b - jnp.tril(jnp.outer(u, w)), u
+
+
+@jax.custom_jvp
+def _large_divergence(a: Array, b: Array) -> Array:
+    return _by_solve(a, b)
+
+
+@_large_divergence.defjvp
+def _(primals, tangents):
+    grad_a, grad_b = _large_gradients(*primals)
+    da, db = tangents
+    return _large_divergence(*primals), 2 * (jnp.sum(grad_a * da) + jnp.sum(grad_b * db))
+
+
+@looped(2, 2, to=(0,))
+def _by_solve(a: Array, b: Array) -> Array:
+    strict = jnp.sum(jnp.square(jnp.tril(_relative(a, b), -1)))
+    return _of_diagonals(jnp.diagonal(a), jnp.diagonal(b)) + strict
+
+
+@jax.custom_jvp
+def _large_gradients(a: Array, b: Array) -> tuple[Array, Array]:
+    return _gradients_looped(a, b)
+
+
+@_large_gradients.defjvp
+def _(primals, tangents):
+    return _large_gradients(*primals), jax.jvp(_gradients_by_solves, primals, tangents)[1]
+
+
+def _gradients_by_solves(a: Array, b: Array) -> tuple[Array, Array]:
+    """The formula above without a shift."""
+    e = _relative(a, b)
+    return _gradients_from(a, b, e, jnp.tril(solve(b, e, transpose=True)))
+
+
+_gradients_looped = looped(2, 2, to=(2, 2))(_gradients_by_solves)
+
+
+def _gradients_from(a: Array, b: Array, e: Array, h: Array) -> tuple[Array, Array]:
     r = jnp.diagonal(e)
-    grad_b = -jnp.tril(dot(h, e.T) + h + jnp.outer(u, w)) - jnp.diag(r / jnp.diagonal(b))
-    return h + jnp.diag(r / jnp.diagonal(a)), grad_b, u
+    grad_b = -jnp.tril(dot(h, e.T) + h) - jnp.diag(r / jnp.diagonal(b))
+    return h + jnp.diag(r / jnp.diagonal(a)), grad_b
+
+
+def _relative(a: Array, b: Array) -> Array:
+    """E = K⁻¹(L − K)."""
+    return jnp.tril(solve(b, jnp.tril(a - b)))
+
+
+def _sum_of_squares(scalars: list[Array], like: Array) -> Array:
+    return sum((jnp.square(x) for x in scalars), jnp.zeros((), like.dtype))
 
 
 def _of_diagonals(a: Array, b: Array) -> Array:

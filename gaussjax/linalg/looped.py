@@ -78,6 +78,10 @@ def _over_axes(
     @mapped.def_vmap
     def _(size: int, new: list[bool], *arrays: Array) -> tuple[Any, Any]:
         wider = tuple(old or added for old, added in zip(has, new, strict=True))
+        if not any(mine and rank > 1 for mine, rank in zip(wider, ranks, strict=True)):
+            axes = tuple(0 if mine else None for mine in wider)  # vectors are columns to solves
+            out = jax.vmap(function, in_axes=axes)(*arrays)
+            return out, jax.tree.map(lambda _: True, out)
         shapes = [
             x.shape[x.ndim - rank - count : x.ndim - rank]
             for x, rank, old in zip(arrays, ranks, has, strict=True)

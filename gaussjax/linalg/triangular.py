@@ -96,20 +96,24 @@ def inv_quad_lower(lower: Float[Array, "d d"], vector: Float[Array, " d"]) -> Fl
 @inv_quad_lower.defjvp
 def _(primals, tangents):
     (lower, vector), (dlower, dvector) = primals, tangents
-    grad_lower, u = _inv_quad_gradients(lower, vector)
-    return inv_quad_lower(lower, vector), 2 * (jnp.sum(u * dvector) - jnp.sum(grad_lower * dlower))
+    w, u = _solutions(lower, vector)
+    if lower.shape[-1] <= small.LIMIT:  # as a sum of entries it fuses
+        along = jnp.sum(jnp.tril(jnp.outer(u, w)) * dlower)
+    else:  # as a product, many vectors and one L make one product, and no array of d² for each
+        along = jnp.sum(u * dot(jnp.tril(dlower), w))
+    return inv_quad_lower(lower, vector), 2 * (jnp.sum(u * dvector) - along)
 
 
 @jax.custom_jvp
-def _inv_quad_gradients(lower: Array, vector: Array) -> tuple[Array, Array]:
-    """Tril(u wᵀ) and u."""
+def _solutions(lower: Array, vector: Array) -> tuple[Array, Array]:
+    """L⁻¹v and L⁻ᵀL⁻¹v."""
     unrolled = lower.shape[-1] <= small.LIMIT
-    return (_gradients_by_solves if unrolled else _gradients_looped)(lower, vector)
+    return (_by_solves if unrolled else _by_solves_looped)(lower, vector)
 
 
-@_inv_quad_gradients.defjvp
+@_solutions.defjvp
 def _(primals, tangents):
-    return _inv_quad_gradients(*primals), jax.jvp(_gradients_by_solves, primals, tangents)[1]
+    return _solutions(*primals), jax.jvp(_by_solves, primals, tangents)[1]
 
 
 @looped(2, 1, to=(0,))
@@ -117,13 +121,12 @@ def _inv_quad_by_solve(lower: Array, vector: Array) -> Array:
     return jnp.sum(jnp.square(solve(lower, vector)))
 
 
-def _gradients_by_solves(lower: Array, vector: Array) -> tuple[Array, Array]:
+def _by_solves(lower: Array, vector: Array) -> tuple[Array, Array]:
     w = solve(lower, vector)
-    u = solve(lower, w, transpose=True)
-    return jnp.tril(jnp.outer(u, w)), u
+    return w, solve(lower, w, transpose=True)
 
 
-_gradients_looped = looped(2, 1, to=(2, 1))(_gradients_by_solves)
+_by_solves_looped = looped(2, 1, to=(1, 1))(_by_solves)
 
 
 def solve(lower: Array, rhs: Array, *, transpose: bool = False) -> Array:
