@@ -56,7 +56,8 @@ def lower_times_vector(lower: Float[Array, "d d"], vector: Float[Array, " d"]) -
 
 
 # A batch of small products costs one pass as a sum over columns, and three as a reduction. Its
-# derivative is that of the reduction, whose transpose is an outer product and not a scatter.
+# derivative is that of the reduction, whose transpose is an outer product and not a scatter; for
+# larger ones that of a product, by which many vectors and one L need no array of d² for each.
 @jax.custom_jvp
 def _product(lower: Array, vector: Array) -> Array:
     return _by_halves(lower, vector)
@@ -65,8 +66,11 @@ def _product(lower: Array, vector: Array) -> Array:
 @_product.defjvp
 def _(primals, tangents):
     (lower, vector), (dlower, dvector) = primals, tangents
-    change = jnp.tril(dlower) * vector[None] + jnp.tril(lower) * dvector[None]
-    return _product(lower, vector), jnp.sum(change, axis=1)
+    if vector.size > small.LIMIT:
+        change = dot(jnp.tril(dlower), vector) + dot(jnp.tril(lower), dvector)
+    else:
+        change = jnp.sum(jnp.tril(dlower) * vector[None] + jnp.tril(lower) * dvector[None], axis=1)
+    return _product(lower, vector), change
 
 
 def _by_halves(lower: Array, vector: Array) -> Array:
