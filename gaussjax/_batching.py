@@ -35,6 +35,7 @@ def over_leading_axes(
     batches = _batches(leaves, event_ranks)
     _checks.broadcastable(names, batches)
     lifted = functools.partial(_mapped, function, event_ranks)
+    leaves = _varying_alike(leaves)
     spec = batch_spec(leaves, event_ranks)
     if not any(spec):
         return lifted(*leaves)
@@ -45,6 +46,16 @@ def over_leading_axes(
         axis_names=set(jax.tree.leaves(spec)), check_vma=False,
     )  # fmt: skip
     return sharded(*(_resharded(x, batch) for x, batch in zip(leaves, own, strict=True)))
+
+
+def _varying_alike(leaves: Sequence[Array]) -> list[Array]:
+    """Leaves that vary over the same axes of a `shard_map` around this, as loops want them."""
+    each = [frozenset(getattr(jax.typeof(x), "vma", ())) for x in leaves]
+    lacking = [tuple(frozenset().union(*each) - axes) for axes in each]
+    return [
+        jax.lax.pcast(x, axes, to="varying") if axes else x
+        for x, axes in zip(leaves, lacking, strict=True)
+    ]
 
 
 def _mapped(function: Callable[..., Any], event_ranks: Sequence[int], *leaves: Array) -> Any:

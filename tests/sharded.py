@@ -147,7 +147,12 @@ def main(axis_type):
     for size, d, functions in ((16, SMALL, MATRICES), (16, LARGE, MATRICES), (8, HUGE, FEW)):
         named = {f"{name}, d = {d}": function for name, function in functions.items()}
         report |= examine(mesh, named, matrices(rng, size, d))
-    print(json.dumps({"batched": report, "refused": refused, **shared(mesh, rng)}))
+    transformed = under_transformations(mesh, rng)
+    print(
+        json.dumps(
+            {"batched": report, "refused": refused, "transformed": transformed, **shared(mesh, rng)}
+        )
+    )
 
 
 def traced(mesh, functions, arguments):
@@ -221,6 +226,36 @@ def examine_each(mesh, functions, arguments):
     for name, function in functions.items():
         report |= examine(mesh, {name: function}, arguments)
     return report
+
+
+def under_transformations(mesh, rng):
+    """Errors of batches that `vmap` or `shard_map` take apart, past the sizes of tiles."""
+    functions = {
+        "kl": gj.kl_divergence,
+        "gradient of kl": jax.grad(lambda p, q: jnp.sum(gj.kl_divergence(p, q)), (0, 1)),
+        "log_prob": lambda p, q: gj.log_prob(p, q.mean),
+        "color_symmetric": lambda p, q: gj.color_symmetric(p, q.mean),
+    }
+    ways = {
+        "vmap": jax.vmap,
+        "shard_map": lambda f: jax.shard_map(
+            f, mesh=mesh, in_specs=PartitionSpec("batch"), out_specs=PartitionSpec("batch")
+        ),
+    }
+    errors = {}
+    for d, size in ((6, 8 * 130), (20, 16)):
+        lower = [np.resize(x, (size, d, d)) for x in matrices(rng, 16, d)]
+        p, q = (
+            gj.Gaussian(rng.normal(size=(size, d)).astype(np.float32), gj.Cholesky(x))
+            for x in lower
+        )
+        for name, function in functions.items():
+            expected = jax.tree.map(np.asarray, jax.jit(function)(p, q))
+            with jax.set_mesh(mesh):
+                for way, change in ways.items():
+                    got = jax.jit(change(function))(*on(mesh, (p, q)))
+                    errors[f"{way} of {name}, d = {d}"] = compare(got, expected)
+    return errors
 
 
 def shared(mesh, rng):

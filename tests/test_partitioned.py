@@ -124,6 +124,9 @@ def test_kl_is_zero_with_a_zero_gradient_between_equal_ones():
 
 
 def test_errors_name_the_mesh_and_the_sizes():
+    g = gj.Gaussian(jnp.zeros(2), gj.PartitionedCholesky(jnp.eye(2), "rows"))
+    with pytest.raises(ValueError, match="axis must name an axis"):
+        gj.log_prob(g, jnp.zeros(2))
     with pytest.raises(ValueError, match=r"axis must name an axis .* got 'rows' for \("):
         partitioned.cholesky(jnp.eye(2), axis="rows")
     with jax.set_mesh(mesh()):

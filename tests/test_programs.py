@@ -111,3 +111,12 @@ def _factors(rng, size, d):
     return np.tril(0.3 * rng.normal(size=(size, d, d)), -1).astype(np.float32) + 1.5 * np.eye(
         d, dtype=np.float32
     )
+
+
+@pytest.mark.parametrize("batched", [False, True])
+def test_gradients_of_no_dimension_are_empty(batched):
+    lead = (3,) if batched else ()
+    g = gj.Gaussian(jnp.zeros((*lead, 0)), gj.Cholesky(jnp.zeros((*lead, 0, 0))))
+    for function in (gj.kl_divergence, lambda p, q: gj.log_prob(p, q.mean)):
+        found = jax.jit(jax.grad(total(function), (0, 1)))(g, g)
+        assert jax.tree.map(jnp.shape, found) == jax.tree.map(jnp.shape, (g, g))

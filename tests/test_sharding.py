@@ -56,3 +56,8 @@ def test_a_mean_over_sharded_data_takes_one_sum_of_the_parameters_size(report):
 
 def test_arguments_that_differ_in_sharding_are_brought_together(report):
     assert report["mixed"] < 1e-6
+
+
+def test_vmap_and_shard_map_take_a_sharded_batch_apart(report):
+    assert len(report["transformed"]) == 16
+    assert {name: e for name, e in report["transformed"].items() if not e < 1e-5} == {}

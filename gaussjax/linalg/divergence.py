@@ -22,7 +22,10 @@ from gaussjax.linalg.products import dot
 from gaussjax.linalg.roots import triangular_root
 from gaussjax.linalg.triangular import inv_quad_lower, solve
 
-TILE = 128  # of a batch, for what is to stay in the cache of a CPU
+# Measured: what a gradient keeps in between is worth a loop beyond the first size, and compiling it
+# entry by entry not beyond the second.
+PASS, BY_ENTRIES = 4, 8
+TILE = 128  # elements of a batch whose intermediate results fit the cache of a CPU
 
 
 def divergence_of_roots(a: Array, b: Array, shift: Float[Array, " d"], /) -> Float[Array, ""]:
@@ -30,6 +33,8 @@ def divergence_of_roots(a: Array, b: Array, shift: Float[Array, " d"], /) -> Flo
     if a.ndim == b.ndim == 1:
         return _of_diagonals(a, b) + jnp.sum(jnp.square(shift / b))
     a, b = (jnp.diag(x) if x.ndim == 1 else x for x in (a, b))
+    if shift.shape[0] == 0:  # whose derivatives JAX gives the wrong rank in a batch
+        return jnp.zeros((), shift.dtype)
     if a.shape[-1] <= small.LIMIT:
         return _small_divergence(a, b, shift)
     return _large_divergence(a, b) + inv_quad_lower(b, shift)
@@ -71,9 +76,9 @@ def _(primals, tangents):
 
 @jax.custom_jvp
 def _small_gradients(a: Array, b: Array, shift: Array) -> tuple[Array, Array, Array]:
-    if a.shape[-1] <= 4:
+    if a.shape[-1] <= PASS:
         return small.divergence_gradients(a, b, shift)
-    if a.shape[-1] <= 8:
+    if a.shape[-1] <= BY_ENTRIES:
         return _gradients_of_a_tile(a, b, shift)
     return _gradients_by_inverse(a, b, shift)
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from gaussjax.linalg.sharded_batch import over_batches, partitioned
+from gaussjax.linalg.sharded_batch import over_batches, split_over_devices
 
 
 # XLA has no rule to split a batch of transforms over devices. As the solution of
@@ -61,4 +61,4 @@ def _stacked(vectors: Float[Array, "... n"]) -> Float[Array, "... n"]:
     return jnp.concatenate([half.real - half.imag, rest.real + rest.imag], axis=-1)
 
 
-_transform = over_batches(partitioned(_stacked, "... n -> ... n", whole="n"))
+_transform = over_batches(split_over_devices(_stacked, "... n -> ... n", whole="n"))

@@ -13,7 +13,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from gaussjax.linalg.looped import looped
-from gaussjax.linalg.sharded_batch import partitioned
+from gaussjax.linalg.sharded_batch import split_over_devices
 
 
 @looped(2, to=(2,))
@@ -59,13 +59,14 @@ def _solve(transpose: bool, *, many: bool) -> Callable[[Array, Array], Array]:
         out = lax.map(lambda pair: solve_each(*pair), pairs)
         return out.reshape(*batch, *out.shape[1:])
 
-    split = partitioned(on_cpu, "... i j, ... k n -> ... l n", whole="ijkl")
+    rule = "... i j, ... k n -> ... l n"
+    split = split_over_devices(on_cpu, rule, whole="ijkl", elsewhere=solve_each)
 
     @jax.custom_batching.custom_vmap
     def mapped(lower: Array, rhs: Array) -> Array:
         if lower.ndim == 2 and not many:
             return solve_each(lower, rhs)
-        return lax.platform_dependent(lower, rhs, cpu=split, default=solve_each)
+        return split(lower, rhs)
 
     @mapped.def_vmap
     def _(size: int, in_batched: list[bool], lower: Array, rhs: Array) -> tuple[Array, bool]:

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
-from gaussjax.linalg.sharded_batch import partitioned
+from gaussjax.linalg.sharded_batch import split_over_devices
 
 Function = Callable[..., Any]
 
@@ -32,8 +32,8 @@ def looped(*ranks: int, to: tuple[int, ...], tile: int = 1) -> Callable[[Functio
     """
 
     def decorate(function: Function) -> Function:
-        none = (False,) * len(ranks)
-        return functools.wraps(function)(_over_axes(function, ranks, to, tile, 0, none))
+        mapped = _over_axes(function, ranks, to, tile, 0, (False,) * len(ranks))
+        return functools.wraps(function)(mapped)
 
     return decorate
 
@@ -72,8 +72,7 @@ def _over_axes(
     def mapped(*arrays: Array) -> Any:
         if count == 0:
             return function(*arrays)
-        cpu = partitioned(on_cpu, *_rule(ranks, has, to))
-        return lax.platform_dependent(*arrays, cpu=cpu, default=batched)
+        return split_over_devices(on_cpu, *_rule(ranks, has, to), elsewhere=batched)(*arrays)
 
     @mapped.def_vmap
     def _(size: int, new: list[bool], *arrays: Array) -> tuple[Any, Any]:
@@ -109,8 +108,10 @@ def _by_tiles(function: Callable[[list[Array]], Any], tile: int, batch: list[Arr
         part = function([lax.dynamic_slice_in_dim(x, start, tile) for x in batch])
         return jax.tree.map(lambda x, y: lax.dynamic_update_slice_in_dim(x, y, start, 0), out, part)
 
+    # A constant would be no part of the batch, and of another type in a `shard_map` around this.
+    like = functools.reduce(jnp.add, [x[(0,) * x.ndim] for x in batch])
     shapes = jax.eval_shape(function, batch)
-    empty = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    empty = jax.tree.map(lambda x: jnp.broadcast_to(like.astype(x.dtype), x.shape), shapes)
     return lax.fori_loop(0, -(-size // tile), step, empty)
 
 

@@ -20,7 +20,7 @@ from gaussjax.linalg.cholesky import factorise
 from gaussjax.linalg.divergence import excess_of_logdet, minus_log1p
 from gaussjax.linalg.products import dot
 from gaussjax.linalg.roots import triangular_root
-from gaussjax.linalg.sharded_batch import over_batches, partitioned
+from gaussjax.linalg.sharded_batch import over_batches, split_over_devices
 from gaussjax.linalg.triangular import logdet_of_diagonal, solve
 
 
@@ -62,7 +62,7 @@ def _largest(count: int) -> Callable[[Array], Array]:
     def top(x: Array) -> Array:
         return jax.lax.top_k(x, count)[1]
 
-    return over_batches(partitioned(top, "... i -> ... k", whole="ik"))
+    return over_batches(split_over_devices(top, "... i -> ... k", whole="ik"))
 
 
 def _eliminate(scale: Array, factor: Array, last: Array) -> Elimination:

@@ -146,7 +146,6 @@ def solve(lower: Float[Array, "d d"], rhs: Array, axis: Axis) -> Array:
 
 def solve_transpose(lower: Float[Array, "d d"], rhs: Array, axis: Axis) -> Array:
     """L⁻ᵀ B for one matrix; `rhs` is `(d,)` or `(d, k)`."""
-    _layout(axis, lower.shape[0])  # an error before the first use of the axis
     like = _placed(rhs, _rows_spec(axis) if rhs.ndim == 2 else PartitionSpec(), axis)
     return jax.linear_transpose(lambda b: solve(lower, b, axis), like)(like)[0]
 
@@ -352,6 +351,7 @@ def _on_mesh(
 
 def _placed(x: Array, spec: PartitionSpec, axis: Axis) -> Array:
     """`x` sharded so, where axes are explicit; where they are not, `shard_map` says it."""
+    _size(axis)
     mesh = jax.sharding.get_abstract_mesh()
     types = dict(zip(mesh.axis_names, mesh.axis_types, strict=True))
     explicit = all(types[name] == AxisType.Explicit for name in _names(axis))
@@ -375,14 +375,8 @@ def _rows_spec(axis: Axis) -> PartitionSpec:
 
 
 def _layout(axis: Axis, dim: int) -> Layout:
-    """Raises where the mesh has no such axis or the rows do not fit it."""
-    sizes = jax.sharding.get_abstract_mesh().shape
-    names = _names(axis)
-    if not all(name in sizes for name in names):
-        raise ValueError(
-            f"axis must name an axis of the mesh of jax.set_mesh, got {axis!r} for {tuple(sizes)}."
-        )
-    devices = math.prod(sizes[name] for name in names)
+    """Raises where the rows do not fit the mesh."""
+    devices = _size(axis)
     if dim % devices:
         raise ValueError(f"d must be a multiple of the {devices} devices of {axis!r}, got {dim}.")
     rows = dim // devices
@@ -394,3 +388,14 @@ def _layout(axis: Axis, dim: int) -> Layout:
             f"d / devices must have a divisor from {SMALLEST} to {BLOCK}, got {dim} / {devices}."
         )
     return Layout(axis, dim, rows, block)
+
+
+def _size(axis: Axis) -> int:
+    """Devices along the axis; raises where the mesh has none of that name."""
+    sizes = jax.sharding.get_abstract_mesh().shape
+    names = _names(axis)
+    if not all(name in sizes for name in names):
+        raise ValueError(
+            f"axis must name an axis of the mesh of jax.set_mesh, got {axis!r} for {tuple(sizes)}."
+        )
+    return math.prod(sizes[name] for name in names)

@@ -4,27 +4,57 @@ XLA brings a sharded batch together for a kernel that it does not know to be bat
 sort, a transform. Such a kernel is marked here with the axes that may be split.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jax.experimental.custom_partitioning import custom_partitioning
+from jax.sharding import PartitionSpec
 from jaxtyping import Array
 
+Function = Callable[..., Any]
 
-def partitioned(function: Callable[..., Array], rule: str, whole: str) -> Callable[..., Array]:
+
+def split_over_devices(
+    function: Function, rule: str, whole: str, *, elsewhere: Function | None = None
+) -> Function:
     """`function` of arrays whose axes `rule` names as in einsum; those in `whole` are never split.
 
-    It has no derivative, so the kernels have rules of their own above it.
+    It has no derivative, so the kernels have rules of their own above it. `elsewhere` takes its
+    place on other platforms than CPUs: a kernel that XLA knows to split.
     """
 
     def partition(mesh: Any, arguments: Any, result: Any) -> Any:
         wanted, given = jax.tree.map(lambda x: x.sharding, (result, arguments))
         return mesh, function, wanted, given
 
-    call = custom_partitioning(function)
-    call.def_partition(partition, sharding_rule=rule, need_replication_factors=tuple(whole))
+    automatic = custom_partitioning(function)
+    automatic.def_partition(partition, sharding_rule=rule, need_replication_factors=tuple(whole))
+
+    def on_this_platform(*arrays: Array) -> Any:
+        here = function if any(_varies(x) for x in arrays) else automatic  # if so, it is a part
+        if elsewhere is None:
+            return here(*arrays)
+        return lax.platform_dependent(*arrays, cpu=here, default=elsewhere)
+
+    def call(*arrays: Array) -> Any:
+        before, after = (side.split(",") for side in rule.split("->"))
+        batch = max(x.ndim - len(_letters(term)) for x, term in zip(arrays, before, strict=True))
+        names = [_axes(term, batch) for term in before]
+        split = _explicit(arrays, names, whole)
+        if not split:
+            return on_this_platform(*arrays)
+        specs = [PartitionSpec(*(split.get(name) for name in axes)) for axes in names]
+        results = [PartitionSpec(*(split.get(n) for n in _axes(term, batch))) for term in after]
+        parts = jax.shard_map(
+            on_this_platform, in_specs=tuple(specs), check_vma=False,
+            out_specs=tuple(results) if len(results) > 1 else results[0],
+            axis_names=set(jax.tree.leaves(tuple(split.values()))),
+        )  # fmt: skip
+        return parts(*(jax.sharding.reshard(x, s) for x, s in zip(arrays, specs, strict=True)))
+
     return call
 
 
@@ -44,3 +74,30 @@ def over_batches(function: Callable[..., Array]) -> Callable[..., Array]:
         return mapped(*wide), True
 
     return mapped
+
+
+def _letters(term: str) -> list[str]:
+    return [word for word in term.split() if word != "..."]
+
+
+def _axes(term: str, batch: int) -> list[str]:
+    """Names of all axes: numbers for those of the batch."""
+    leading = [str(i) for i in range(batch)] if "..." in term else []
+    return leading + _letters(term)
+
+
+def _explicit(
+    arrays: Sequence[Array], names: Sequence[Sequence[str]], whole: str
+) -> dict[str, Any]:
+    """Mesh axes that each axis is sharded over, where the mesh has explicit axes."""
+    found: dict[str, Any] = {}
+    for x, axes in zip(arrays, names, strict=True):
+        for name, mesh_axes in zip(axes, jax.typeof(x).sharding.spec, strict=False):
+            if mesh_axes is not None and name not in whole:
+                found.setdefault(name, mesh_axes)
+    return found
+
+
+def _varies(x: Array) -> frozenset[str]:
+    """Axes of a `shard_map` around this over which `x` varies."""
+    return frozenset(getattr(jax.typeof(x), "vma", ()))

@@ -84,16 +84,22 @@ def _lifted_solve(lower: Array, rhs: Array, *, transpose: bool) -> Array:
     return solution.astype(dtype)
 
 
+def inv_quad_lower(lower: Float[Array, "d d"], vector: Float[Array, " d"]) -> Float[Array, ""]:
+    """‖L⁻¹ v‖² for one matrix and vector. O(d²)"""
+    if vector.shape[0] == 0:  # whose derivatives JAX gives the wrong rank in a batch
+        return jnp.zeros((), vector.dtype)
+    return _inv_quad(lower, vector)
+
+
 # Autodiff through the substitution scatters into L. With w = L⁻¹v and u = L⁻ᵀw instead
 #   d‖w‖² = 2 wᵀ L⁻¹ (dv − dL w) = 2 uᵀ (dv − dL w).
 @jax.custom_jvp
-def inv_quad_lower(lower: Float[Array, "d d"], vector: Float[Array, " d"]) -> Float[Array, ""]:
-    """‖L⁻¹ v‖² for one matrix and vector. O(d²)"""
+def _inv_quad(lower: Array, vector: Array) -> Array:
     unrolled = lower.shape[-1] <= small.VECTOR_LIMIT
     return (small.inv_quad if unrolled else _inv_quad_by_solve)(lower, vector)
 
 
-@inv_quad_lower.defjvp
+@_inv_quad.defjvp
 def _(primals, tangents):
     (lower, vector), (dlower, dvector) = primals, tangents
     w, u = _solutions(lower, vector)
@@ -101,7 +107,7 @@ def _(primals, tangents):
         along = jnp.sum(jnp.tril(jnp.outer(u, w)) * dlower)
     else:  # as a product, many vectors and one L make one product, and no array of d² for each
         along = jnp.sum(u * dot(jnp.tril(dlower), w))
-    return inv_quad_lower(lower, vector), 2 * (jnp.sum(u * dvector) - along)
+    return _inv_quad(lower, vector), 2 * (jnp.sum(u * dvector) - along)
 
 
 @jax.custom_jvp
