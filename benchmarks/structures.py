@@ -19,10 +19,8 @@ import math
 import os
 import resource
 import statistics
-import subprocess
 import sys
 import time
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -85,7 +83,7 @@ def main(
         answer(json.loads(child))
         return
     asked = [part for part in PARTS if part in parts.split(",")]
-    state, data = commit(), dict[str, list[Row]]()
+    state, data = harness.commit(), dict[str, list[Row]]()
     for part in asked:
         data[part] = [found for row in rows(part) for found in ask(row, limit)]
     loads = [row["load"] for part in data.values() for row in part if "load" in row]
@@ -93,21 +91,9 @@ def main(
     if loads:
         text += f" Load of the machine meanwhile: {min(loads):.1f} to {max(loads):.1f}."
     text += "\n" + "".join(TABLES[part](found) for part, found in data.items())
-    if commit() != state:
+    if harness.commit() != state:
         text = f"**The sources changed meanwhile.** {text}"
     harness.write(name, text, {"commit": state, **data})
-
-
-def commit() -> str:
-    """Which sources are measured."""
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(harness.ROOT), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
-
-    changed = git("diff", "HEAD", "--", "gaussjax")
-    digest = f" with changes {zlib.crc32(changed.encode()):08x}" if changed else ""
-    return (git("rev-parse", "--short", "HEAD") or "an unknown commit") + digest
 
 
 def rows(part: str) -> list[Row]:

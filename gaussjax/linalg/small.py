@@ -23,7 +23,7 @@ VECTOR_LIMIT = 32
 """The same for what takes d² operations and not d³."""
 
 COLUMNS_LIMIT = 8
-"""Largest factor that is made of columns: half the time of entries at d = 4, twice at d = 16."""
+"""Largest factor that is made of columns, which up to here is faster than by entries."""
 
 Column = list[Array]  # the scalars of one column (or vector), by row
 
