@@ -9,6 +9,8 @@ import pytest
 from catalogue import random_lower
 
 from gaussjax import linalg
+from gaussjax.linalg.products import product_with_transpose
+from gaussjax.linalg.triangular import solve_triangle
 
 DIMS = (1, 3, 16, 17)  # on both sides of the unrolled kernels' limit
 
@@ -150,6 +152,19 @@ def test_a_batch_is_a_loop_and_so_is_vmap(name, d):
             looped = looped[..., None]
         if name != "symmetric_sqrt":  # its case symmetrises one matrix
             np.testing.assert_allclose(jax.jit(ours)(*batches), looped, rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("d", [3, 128, 129, 300])
+def test_triangles_of_triangles_agree_with_numpy(d):
+    rng = np.random.default_rng(d)
+    triangle, full, other = random_lower(rng, d), rng.normal(size=(d, d)), random_lower(rng, d)
+    part = np.tril(full)  # what is above the diagonal of `full` is not read
+    expected = np.linalg.solve(triangle, part), np.tril(np.linalg.solve(triangle.T, part))
+    for transpose in (False, True):
+        got = solve_triangle(jnp.asarray(triangle), jnp.asarray(full), transpose=transpose)
+        np.testing.assert_allclose(got, expected[transpose], atol=2e-5)
+    got = product_with_transpose(jnp.asarray(triangle), jnp.asarray(other))
+    np.testing.assert_allclose(got, np.tril(triangle @ other.T), atol=2e-5)
 
 
 @pytest.mark.parametrize("d", [4, 17])

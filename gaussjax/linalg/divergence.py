@@ -18,9 +18,9 @@ from jaxtyping import Array, Float
 
 from gaussjax.linalg import small
 from gaussjax.linalg.looped import looped
-from gaussjax.linalg.products import dot
+from gaussjax.linalg.products import dot, product_with_transpose
 from gaussjax.linalg.roots import triangular_root
-from gaussjax.linalg.triangular import inv_quad_lower, solve
+from gaussjax.linalg.triangular import inv_quad_lower, solve, solve_triangle
 
 # Measured: what a gradient keeps in between is worth a loop beyond the first size, and compiling it
 # entry by entry not beyond the second.
@@ -142,7 +142,7 @@ def _(primals, tangents):
 def _gradients_by_solves(a: Array, b: Array) -> tuple[Array, Array]:
     """The formula above without a shift."""
     e = _relative(a, b)
-    return _gradients_from(a, b, e, jnp.tril(solve(b, e, transpose=True)))
+    return _gradients_from(a, b, e, solve_triangle(b, e, transpose=True))
 
 
 _gradients_looped = looped(2, 2, to=(2, 2))(_gradients_by_solves)
@@ -150,13 +150,13 @@ _gradients_looped = looped(2, 2, to=(2, 2))(_gradients_by_solves)
 
 def _gradients_from(a: Array, b: Array, e: Array, h: Array) -> tuple[Array, Array]:
     r = jnp.diagonal(e)
-    grad_b = -jnp.tril(dot(h, e.T) + h) - jnp.diag(r / jnp.diagonal(b))
+    grad_b = -(product_with_transpose(h, e) + h) - jnp.diag(r / jnp.diagonal(b))
     return h + jnp.diag(r / jnp.diagonal(a)), grad_b
 
 
 def _relative(a: Array, b: Array) -> Array:
     """E = K⁻¹(L − K)."""
-    return jnp.tril(solve(b, jnp.tril(a - b)))
+    return solve_triangle(b, a - b)
 
 
 def _sum_of_squares(scalars: list[Array], like: Array) -> Array:

@@ -47,9 +47,12 @@ def _solve(transpose: bool, *, many: bool) -> Callable[[Array, Array], Array]:
     """The solve; with `many` its columns come from a batch, which devices may share."""
 
     def solve_each(lower: Array, rhs: Array) -> Array:
-        return lax.linalg.triangular_solve(
-            lower, rhs, left_side=True, lower=True, transpose_a=transpose
+        # The LAPACK reads columns where arrays here are rows. Asked for the transpose, it finds
+        # what it needs in place; asked for L⁻¹ B, both are copied, at more than the solve's cost.
+        solution = lax.linalg.triangular_solve(
+            lower.mT, rhs.mT, left_side=False, lower=False, transpose_a=transpose
         )
+        return solution.mT
 
     def on_cpu(lower: Array, rhs: Array) -> Array:
         if lower.ndim == 2:

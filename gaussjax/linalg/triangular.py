@@ -11,7 +11,7 @@ from gaussjax import _checks
 from gaussjax._batching import in_working_precision, lift, over_leading_axes
 from gaussjax.linalg import lapack, small
 from gaussjax.linalg.looped import looped
-from gaussjax.linalg.products import dot
+from gaussjax.linalg.products import WHOLE, dot, from_halves
 
 
 def solve_lower(lower: Float[Array, "... d d"], rhs: Float[Array, "..."], /) -> Float[Array, "..."]:
@@ -144,6 +144,28 @@ def solve(lower: Array, rhs: Array, *, transpose: bool = False) -> Array:
         solve=lambda _, b: _substitute(lower, b, transpose=transpose),
         transpose_solve=lambda _, b: _substitute(lower, b, transpose=not transpose),
     )
+
+
+def solve_triangle(
+    lower: Float[Array, "d d"], triangle: Float[Array, "d d"], *, transpose: bool = False
+) -> Float[Array, "d d"]:
+    """The lower triangle of L⁻¹T or L⁻ᵀT for a lower triangle T. O(d³)
+
+    By halves, which skips half of the work: neither reads nor needs what is above the diagonal.
+    """
+    d = lower.shape[-1]
+    if d <= WHOLE:
+        return jnp.tril(solve(lower, jnp.tril(triangle), transpose=transpose))
+    n = d // 2
+    first, side, last = triangle[:n, :n], triangle[n:, :n], triangle[n:, n:]
+    beside = lower[n:, :n]
+    if transpose:
+        side = solve(lower[n:, n:], side, transpose=True)
+        first = first - dot(beside.T, side)
+    first = solve_triangle(lower[:n, :n], first, transpose=transpose)
+    if not transpose:
+        side = solve(lower[n:, n:], side - dot(beside, first))
+    return from_halves(first, side, solve_triangle(lower[n:, n:], last, transpose=transpose))
 
 
 def _substitute(lower: Array, rhs: Array, *, transpose: bool) -> Array:
