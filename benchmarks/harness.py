@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import queue
+import signal
 import subprocess
 import sys
 import threading
@@ -60,6 +61,13 @@ class Lines:
             self.kill()
             raise Hung(f"no answer in {limit:.0f} s") from None
 
+    def pause(self) -> None:
+        """Stops it until `go_on`: idle threads of a BLAS spin, and slow down whoever is next."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        self._process.send_signal(signal.SIGCONT)
+
     def wait(self) -> int:
         return self._process.wait()
 
@@ -81,7 +89,7 @@ class Lines:
 class Worker:
     """`benchmarks.worker` with one library. After a hang or a crash a new process is started.
 
-    `settings` are environment variables of the next process.
+    Between questions it is stopped. `settings` are environment variables of the next process.
     """
 
     def __init__(self, library: str, *, limit: float, settings: dict[str, str] | None = None):
@@ -98,8 +106,10 @@ class Worker:
             RuntimeError: the library raised an error, or the process ended.
         """
         lines = self._started()
+        lines.go_on()
         lines.write(json.dumps([command, arguments]))
         answer = self._answer(lines, patience)
+        lines.pause()
         if isinstance(answer, dict) and "error" in answer:
             raise RuntimeError(answer["error"])
         return answer
