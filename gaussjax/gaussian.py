@@ -24,6 +24,7 @@ from gaussjax._batching import (
 from gaussjax._struct import leaf, nested, ranks, structure
 from gaussjax.covariances import Covariance
 from gaussjax.covariances.base import log_normal
+from gaussjax.linalg import small
 
 
 @structure
@@ -288,7 +289,10 @@ def _difference(g: Gaussian, x: Array) -> tuple[Array, Array]:
     ∞ − ∞ inside a substitution would be NaN, and its gradient with it.
     """
     difference = x - g.mean
-    infinite = jnp.any(jnp.isinf(difference)) & ~jnp.any(jnp.isnan(difference))
+    fixed = jax.lax.stop_gradient(difference)
+    unrolled = difference.size <= small.VECTOR_LIMIT  # which fuses with what follows
+    largest = small.largest(fixed) if unrolled else jnp.max(jnp.abs(fixed))
+    infinite = largest == jnp.inf  # it is NaN if an entry is
     return jnp.where(infinite, 0.0, difference), infinite
 
 

@@ -243,7 +243,7 @@ def under_transformations(mesh, rng):
         ),
     }
     errors = {}
-    for d, size in ((6, 8 * 130), (20, 16)):
+    for d, size in ((6, 8 * 130), (20, 16), (130, 8)):
         lower = [np.resize(x, (size, d, d)) for x in matrices(rng, 16, d)]
         p, q = (
             gj.Gaussian(rng.normal(size=(size, d)).astype(np.float32), gj.Cholesky(x))

@@ -174,6 +174,30 @@ def test_one_factor_serves_many_right_hand_sides(d):
     np.testing.assert_allclose(got, np.linalg.solve(matrix, rhs.T).T, atol=1e-4)
 
 
+@pytest.mark.parametrize("transpose", [False, True])
+@pytest.mark.parametrize("outer", [(0, 0), (0, None), (None, 0)])
+@pytest.mark.parametrize("inner", [(0, 0), (0, None), (None, 0)])
+def test_vectors_and_matrices_may_share_axes_of_a_batch_or_not(inner, outer, transpose):
+    rng = np.random.default_rng(0)
+    d, sizes = 20, (3, 2)
+    lower = np.stack([random_lower(rng, d) for _ in range(6)]).reshape(*sizes, d, d)
+    vectors = rng.normal(size=(*sizes, d)).astype(np.float32)
+    for axis, axes in ((1, inner), (0, outer)):
+        lower, vectors = (
+            x if has == 0 else x.take([0], axis)
+            for x, has in zip((lower, vectors), axes, strict=True)
+        )
+    alone = tuple(
+        x.squeeze(tuple(k for k, axes in enumerate((outer, inner)) if axes[i] is None))
+        for i, x in enumerate((lower, vectors))
+    )
+    solve = linalg.solve_lower_transpose if transpose else linalg.solve_lower
+    matrices = np.swapaxes(lower, -1, -2) if transpose else lower
+    expected = np.linalg.solve(matrices, vectors[..., None])
+    got = jax.vmap(jax.vmap(solve, inner), outer)(*alone)
+    np.testing.assert_allclose(got, expected[..., 0], atol=2e-5)
+
+
 @pytest.mark.parametrize("d", [3, 17])
 def test_a_bad_matrix_is_nan_and_leaves_its_neighbours_alone(d):
     good = spd(0, d, np.float32)

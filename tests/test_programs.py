@@ -66,6 +66,12 @@ def test_a_vector_is_solved_for_without_a_copy_of_the_matrix(solve):
     assert many.memory_analysis().temp_size_in_bytes < 1.25 * slice_of_the_loop
 
 
+def test_more_vectors_than_matrices_are_columns_of_one_solve():
+    lower, x = jnp.stack([jnp.eye(40)] * 3), jnp.ones((500, 3, 40))
+    text = compiled(jax.vmap(jax.vmap(gj.linalg.solve_lower), (None, 0)), lower, x).as_text()
+    assert "f32[500,40]" in text  # the columns of a matrix, in the LAPACK's order
+
+
 def test_a_large_divergence_skips_the_half_of_its_products_that_is_zero():
     def operations(size):
         gradient = jax.grad(total(gj.kl_divergence), (0, 1))

@@ -59,5 +59,5 @@ def test_arguments_that_differ_in_sharding_are_brought_together(report):
 
 
 def test_vmap_and_shard_map_take_a_sharded_batch_apart(report):
-    assert len(report["transformed"]) == 16
+    assert len(report["transformed"]) == 24
     assert {name: e for name, e in report["transformed"].items() if not e < 1e-5} == {}

@@ -17,6 +17,7 @@ from gaussjax.linalg.roots import triangular_root
 from gaussjax.linalg.triangular import (
     inv_quad_lower,
     logdet_of_diagonal,
+    logdet_of_triangle,
     solve,
 )
 
@@ -42,7 +43,7 @@ class Cholesky(Covariance):
 
     def logdet(self) -> Float[Array, ""]:
         """2 Σ log Lᵢᵢ. O(d)"""
-        return 2 * logdet_of_diagonal(jnp.diagonal(self.lower))
+        return 2 * logdet_of_triangle(self.lower)
 
     def covariance_root(self) -> Float[Array, "d d"]:
         """L."""

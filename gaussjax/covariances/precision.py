@@ -14,7 +14,7 @@ from gaussjax.covariances.base import Conditional, Covariance, Indices, log_norm
 from gaussjax.covariances.scaled import Scaled
 from gaussjax.linalg.products import dot, gram
 from gaussjax.linalg.roots import triangular_root
-from gaussjax.linalg.triangular import logdet_of_diagonal, solve
+from gaussjax.linalg.triangular import logdet_of_triangle, solve
 
 
 @structure
@@ -38,7 +38,7 @@ class PrecisionCholesky(Covariance):
 
     def logdet(self) -> Float[Array, ""]:
         """−2 Σ log Lᵢᵢ. O(d)"""
-        return -2 * logdet_of_diagonal(jnp.diagonal(self.lower))
+        return -2 * logdet_of_triangle(self.lower)
 
     def precision_root(self) -> Float[Array, "d d"]:
         """L."""

@@ -15,7 +15,7 @@ from gaussjax._struct import nested, structure
 from gaussjax.covariances.base import Covariance
 from gaussjax.linalg.products import dot
 from gaussjax.linalg.roots import triangular_root
-from gaussjax.linalg.triangular import logdet_of_diagonal, solve
+from gaussjax.linalg.triangular import logdet_of_triangle, solve
 
 
 @structure
@@ -40,7 +40,7 @@ class Sum(Covariance):
 
     def logdet(self) -> Float[Array, ""]:
         """2 Σ log Lᵢᵢ. O(d³)"""
-        return 2 * logdet_of_diagonal(jnp.diagonal(self.covariance_root()))
+        return 2 * logdet_of_triangle(self.covariance_root())
 
     def covariance_root(self) -> Float[Array, "d d"]:
         """L with L Lᵀ = A + B, from the factors of both. O(d³)"""

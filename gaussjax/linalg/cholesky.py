@@ -5,12 +5,13 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Float, Int
 
 from gaussjax import _checks
 from gaussjax._batching import lift
 from gaussjax.linalg import lapack, small
-from gaussjax.linalg.looped import looped
+from gaussjax.linalg.looped import TILE, looped
 from gaussjax.linalg.products import dot
 from gaussjax.linalg.triangular import solve
 
@@ -91,7 +92,9 @@ def _safe(matrix: Array, *, levels: tuple[float, ...]) -> tuple[Array, Array, Ar
 
 # With Φ(X) the lower triangle of X, its diagonal halved, differentiating Σ = L Lᵀ gives
 #   dL = L Φ(L⁻¹ dΣ L⁻ᵀ),
-# two solves and a product, where autodiff of the recursion scatters.
+# two solves and a product, where autodiff of the recursion scatters. Its transpose is
+#   Σ̄ = ½ L⁻ᵀ (P + Pᵀ) L⁻¹ with P = Φ(LᵀL̄),
+# which for small matrices is written out with L⁻¹.
 @jax.custom_jvp
 def factorise(matrix: Float[Array, "d d"]) -> Float[Array, "d d"]:
     """`cholesky` of one matrix."""
@@ -104,7 +107,26 @@ def _(primals, tangents):
     (matrix,), (dmatrix,) = primals, tangents
     lower = factorise(matrix)
     dmatrix = 0.5 * (dmatrix + dmatrix.T)
-    return lower, dot(lower, half_triangle(solve(lower, solve(lower, dmatrix).T)))
+    if lower.shape[-1] > small.LIMIT:
+        return lower, _change(lower, dmatrix)
+    return lower, lax.custom_linear_solve(  # dΣ = dL Lᵀ + L dLᵀ
+        lambda x: dot(x, lower.T) + dot(lower, x.T),
+        dmatrix,
+        solve=lambda _, b: _change(lower, b),
+        transpose_solve=lambda _, c: _small_cotangent(lower, c),
+    )
+
+
+def _change(lower: Array, dmatrix: Array) -> Array:
+    return dot(lower, half_triangle(solve(lower, solve(lower, dmatrix).T)))
+
+
+@looped(2, 2, to=(2,), tile=8 * TILE)
+def _small_cotangent(lower: Array, cotangent: Array) -> Array:
+    product = small.product if lower.shape[-1] <= small.COLUMNS_LIMIT else dot
+    inverse = jnp.stack(small.inverse_rows(lower))
+    p = half_triangle(product(lower.T, jnp.tril(cotangent)))
+    return 0.5 * product(inverse.T, product(p + p.T, inverse))
 
 
 def _factor(kernel: Callable[[Array], Array], matrix: Array) -> Array:

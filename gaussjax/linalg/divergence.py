@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from gaussjax.linalg import small
-from gaussjax.linalg.looped import looped
+from gaussjax.linalg.looped import TILE, looped
 from gaussjax.linalg.products import dot, product_with_transpose
 from gaussjax.linalg.roots import triangular_root
 from gaussjax.linalg.triangular import inv_quad_lower, solve, solve_triangle
@@ -25,7 +25,6 @@ from gaussjax.linalg.triangular import inv_quad_lower, solve, solve_triangle
 # Measured: what a gradient keeps in between is worth a loop beyond the first size, and compiling it
 # entry by entry not beyond the second.
 PASS, BY_ENTRIES = 4, 8
-TILE = 128  # elements of a batch whose intermediate results fit the cache of a CPU
 
 
 def divergence_of_roots(a: Array, b: Array, shift: Float[Array, " d"], /) -> Float[Array, ""]:

@@ -23,6 +23,8 @@ from gaussjax.linalg.sharded_batch import split_over_devices
 
 Function = Callable[..., Any]
 
+TILE = 128  # small matrices of a batch whose intermediate results fit the cache of a CPU
+
 
 def looped(*ranks: int, to: tuple[int, ...], tile: int = 1) -> Callable[[Function], Function]:
     """Decorator of a function from arrays of event ranks `ranks` to a tuple or array of `to`.

@@ -11,7 +11,7 @@ from gaussjax import _checks
 from gaussjax._batching import lift
 from gaussjax.linalg import small
 
-HALVED = 256  # largest triangle that a vector meets by halves; beyond, there is no large batch
+MANY = 256  # largest triangle of which there may be many: no part of one is copied for a product
 WHOLE = 128  # largest triangle that meets another as a whole: for smaller ones zeros cost less
 
 
@@ -65,8 +65,8 @@ def product_with_transpose(a: Float[Array, "d d"], b: Float[Array, "d d"]) -> Ar
 
 def from_halves(first: Array, below: Array, last: Array) -> Array:
     """The lower triangle with these blocks."""
-    above = jnp.zeros((first.shape[0], last.shape[0]), first.dtype)
-    return jnp.block([[first, above], [below, last]])
+    upper = jnp.pad(first, ((0, 0), (0, last.shape[1])))  # a constant would be no part of a batch
+    return jnp.concatenate([upper, jnp.concatenate([below, last], axis=1)])
 
 
 def lower_times_vector(lower: Float[Array, "d d"], vector: Float[Array, " d"]) -> Array:
@@ -81,7 +81,7 @@ def lower_times_vector(lower: Float[Array, "d d"], vector: Float[Array, " d"]) -
 # larger ones that of a product, by which many vectors and one L need no array of d² for each.
 @jax.custom_jvp
 def _product(lower: Array, vector: Array) -> Array:
-    return _by_halves(lower, vector)
+    return _by_halves(lower, vector, 0 if vector.size <= MANY else WHOLE)
 
 
 @_product.defjvp
@@ -94,13 +94,13 @@ def _(primals, tangents):
     return _product(lower, vector), change
 
 
-def _by_halves(lower: Array, vector: Array) -> Array:
-    """L v by halves: no copy of L is made to clear what stands above its diagonal."""
+def _by_halves(lower: Array, vector: Array, whole: int) -> Array:
+    """L v by halves: only parts of at most `whole` rows are copied to clear what is above."""
     d = vector.size
     if d <= small.VECTOR_LIMIT:
         return small.lower_times_vector(lower, vector)
-    if d > HALVED:
+    if d <= whole:
         return dot(jnp.tril(lower), vector)
     n = d // 2
-    below = dot(lower[n:, :n], vector[:n]) + _by_halves(lower[n:, n:], vector[n:])
-    return jnp.concatenate([_by_halves(lower[:n, :n], vector[:n]), below])
+    below = dot(lower[n:, :n], vector[:n]) + _by_halves(lower[n:, n:], vector[n:], whole)
+    return jnp.concatenate([_by_halves(lower[:n, :n], vector[:n], whole), below])

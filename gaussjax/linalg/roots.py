@@ -9,6 +9,7 @@ from gaussjax import _checks
 from gaussjax._batching import lift
 from gaussjax.linalg import lapack, small
 from gaussjax.linalg.cholesky import half_triangle
+from gaussjax.linalg.looped import TILE, looped
 from gaussjax.linalg.products import dot, gram
 from gaussjax.linalg.triangular import solve
 
@@ -101,9 +102,18 @@ def _eigen_roots(matrix: Array) -> tuple[Array, Array]:
 @jax.custom_jvp
 def triangular_root(factor: Float[Array, "d k"]) -> Float[Array, "d d"]:
     """Lower L with L Lᵀ = F Fᵀ and a diagonal that is not negative."""
+    unrolled = factor.shape[0] <= small.LIMIT
+    return (_small_root if unrolled else _root_by_lapack)(factor)
+
+
+_small_root = looped(2, to=(2,), tile=TILE)(small.triangular_root)
+
+
+@looped(2, to=(2,))
+def _root_by_lapack(factor: Array) -> Array:
     d, k = factor.shape
     wide = jnp.pad(factor, ((0, 0), (0, max(d - k, 0))))
-    triangle = small.qr_triangle(wide.T) if d <= small.LIMIT else lapack.qr_triangle(wide.T)
+    triangle = lapack.qr_triangle(wide.T)
     signs = jnp.where(jnp.diagonal(triangle) < 0, -1.0, 1.0).astype(factor.dtype)
     return jnp.tril(triangle.T * signs[None])
 

@@ -11,6 +11,7 @@ All functions take one matrix, read only its lower triangle, and have no derivat
 the callers in this package define it in closed form.
 """
 
+import functools
 from collections.abc import Sequence
 
 import jax.numpy as jnp
@@ -41,8 +42,7 @@ def _cholesky_columns(matrix: Array) -> Array:
         for k, column in enumerate(columns):
             rest = rest - column[j - k :] * column[j - k]
         columns.append(rest / jnp.sqrt(rest[0]))
-    padded = [jnp.pad(column, (j, 0)) for j, column in enumerate(columns)]
-    return jnp.stack(padded, axis=1) if padded else matrix
+    return _lower_of_columns(columns, matrix)
 
 
 def _cholesky_entries(matrix: Array) -> Array:
@@ -78,6 +78,11 @@ def lower_times_vector(
     return sum((x * v for x, v in zip(columns, vector, strict=True)), jnp.zeros_like(vector))
 
 
+def product(a: Float[Array, "n k"], b: Float[Array, "k m"]) -> Float[Array, "n m"]:
+    """A B as a sum of outer products, which fuses."""
+    return sum((a[:, k, None] * b[None, k] for k in range(b.shape[0])), jnp.zeros((), a.dtype))
+
+
 def inverse_rows(lower: Float[Array, "d d"]) -> list[Float[Array, " d"]]:
     """The rows of L⁻¹."""
     positions = jnp.arange(lower.shape[-1])
@@ -88,19 +93,31 @@ def inverse_rows(lower: Float[Array, "d d"]) -> list[Float[Array, " d"]]:
     return rows
 
 
-def qr_triangle(matrix: Float[Array, "n d"]) -> Float[Array, "d d"]:
-    """The triangle R of M = QR, n ≥ d, by modified Gram-Schmidt.
+def triangular_root(factor: Float[Array, "d k"]) -> Float[Array, "d d"]:
+    """Lower L with L Lᵀ = F Fᵀ by modified Gram-Schmidt on the rows of F.
 
-    Its R is as accurate as Householder's (Björck 1967); only its Q is not, and is not returned.
+    Its L is as accurate as Householder's (Björck 1967); only the orthogonal factor is not.
     """
-    rows = []
-    for j in range(matrix.shape[-1]):
-        norm = jnp.sqrt(jnp.sum(jnp.square(matrix[:, j])))
-        unit = matrix[:, j] / jnp.where(norm == 0, 1.0, norm)
-        row = jnp.sum(unit[:, None] * matrix, axis=0).at[j].set(norm)
-        matrix = matrix - jnp.outer(unit, row)
-        rows.append(row)
-    return jnp.triu(jnp.stack(rows)) if rows else jnp.zeros((0, 0), matrix.dtype)
+    rows = list(factor)
+    columns: list[Array] = []  # column j from row j on
+    for j in range(factor.shape[0]):
+        norm = jnp.sqrt(jnp.sum(jnp.square(rows[j])))
+        unit = rows[j] / jnp.where(norm == 0, 1.0, norm)
+        below = [jnp.sum(unit * row) for row in rows[j + 1 :]]
+        rows[j + 1 :] = [row - x * unit for row, x in zip(rows[j + 1 :], below, strict=True)]
+        columns.append(jnp.stack([norm, *below]))
+    return _lower_of_columns(columns, factor[:, :0])
+
+
+def logdet(lower: Float[Array, "d d"]) -> Float[Array, ""]:
+    """Σ log Lᵢᵢ, NaN unless the diagonal is positive."""
+    pivots = [lower[i, i] for i in range(lower.shape[-1])]
+    return sum((jnp.log(jnp.where(x > 0, x, jnp.nan)) for x in pivots), jnp.zeros((), lower.dtype))
+
+
+def largest(vector: Float[Array, " d"]) -> Float[Array, ""]:
+    """Max |vᵢ|, NaN if an entry is."""
+    return functools.reduce(jnp.maximum, _scalars(jnp.abs(vector)), jnp.zeros((), vector.dtype))
 
 
 def inv_quad(lower: Float[Array, "d d"], vector: Float[Array, " d"]) -> Float[Array, ""]:
@@ -196,6 +213,11 @@ def _minus_products(s: Array, left: Sequence[Array], right: Sequence[Array]) -> 
 
 def _vector(scalars: Column, like: Array) -> Array:
     return jnp.stack(scalars) if scalars else jnp.zeros_like(like)
+
+
+def _lower_of_columns(columns: list[Array], if_empty: Array) -> Array:
+    padded = [jnp.pad(column, (j, 0)) for j, column in enumerate(columns)]
+    return jnp.stack(padded, axis=1) if padded else if_empty
 
 
 def _lower_matrix(rows: list[Column], like: Array) -> Array:

@@ -67,7 +67,29 @@ def logdet_lower(lower: Float[Array, "... d d"], /) -> Float[Array, "..."]:
     Array(0., dtype=float32)
     """
     _checks.square("lower", lower)
+    return logdet_of_triangle(lower)
+
+
+def logdet_of_triangle(lower: Float[Array, "d d"]) -> Float[Array, ""]:
+    """log|L| of one matrix. O(d)"""
+    if lower.shape[-1] == 0:  # whose derivatives JAX gives the wrong rank in a batch
+        return jnp.zeros((), lower.dtype)
+    return _logdet(lower)
+
+
+@jax.custom_jvp
+def _logdet(lower: Array) -> Array:
+    if lower.shape[-1] <= small.VECTOR_LIMIT:
+        return small.logdet(lower)
     return logdet_of_diagonal(jnp.diagonal(lower))
+
+
+@_logdet.defjvp
+def _(primals, tangents):  # a masked sum fuses with other gradients, reading a diagonal scatters
+    (lower,), (dlower,) = primals, tangents
+    here = jnp.eye(lower.shape[-1], dtype=bool)
+    pivots = jnp.where(here, jnp.where(lower > 0, lower, jnp.nan), 1.0)
+    return _logdet(lower), jnp.sum(jnp.where(here, dlower, 0.0) / pivots)
 
 
 def logdet_of_diagonal(diagonal: Float[Array, " d"]) -> Float[Array, ""]:
@@ -190,18 +212,31 @@ def _substitute(lower: Array, rhs: Array, *, transpose: bool) -> Array:
 
 @functools.cache
 def _vector_solver(transpose: bool) -> Callable[[Array, Array], Array]:
-    """By the LAPACK for one matrix and any number of vectors; a batch of matrices, by halves."""
+    """By halves where each vector has its own matrix; by the LAPACK where many share one."""
+
+    def by_lapack(lower: Array, columns: Array) -> Array:
+        return lapack.solve(lower, columns, transpose=transpose)
+
+    def over_batch(core: Callable[[Array, Array], Array], lower: Array, rhs: Array) -> Array:
+        for _ in lower.shape[:-2]:
+            core = jax.vmap(core)
+        return core(lower, rhs)
 
     @jax.custom_batching.custom_vmap
-    def solver(lower: Array, vector: Array) -> Array:
-        return lapack.solve(lower, vector[:, None], transpose=transpose)[:, 0]
+    def solver(lower: Array, vectors: Array) -> Array:
+        if lower.ndim == 2:
+            return by_lapack(lower, vectors[:, None])[:, 0]
+        by_halves = functools.partial(_solve_by_halves, transpose=transpose)
+        return over_batch(by_halves, lower, vectors)
 
     @solver.def_vmap
     def _(size: int, batched: list[bool], lower: Array, vectors: Array) -> tuple[Array, bool]:
-        if batched[0]:
-            by_halves = functools.partial(_solve_by_halves, transpose=transpose)
-            return jax.vmap(by_halves, (0, 0 if batched[1] else None))(lower, vectors), True
-        return lapack.solve(lower, vectors.T, transpose=transpose).T, True
+        if not batched[0]:
+            columns = jnp.moveaxis(vectors, 0, -1)
+            return jnp.moveaxis(over_batch(by_lapack, lower, columns), -1, 0), True
+        if not batched[1]:  # of the batch, and sharded like it
+            vectors = jnp.zeros_like(lower[..., 0]) + vectors[None]
+        return solver(lower, vectors), True
 
     return solver
 
