@@ -206,10 +206,11 @@ def test_a_bad_matrix_is_nan_and_leaves_its_neighbours_alone(d):
     def total(matrices):
         return jnp.nansum(linalg.cholesky(matrices))
 
+    alike = jnp.stack([good] * len(batch))
     factors, gradients = linalg.cholesky(batch), jax.grad(total)(batch)
     for i in (0, 2):
-        np.testing.assert_array_equal(factors[i], linalg.cholesky(good))
-        np.testing.assert_array_equal(gradients[i], jax.grad(total)(good))
+        np.testing.assert_array_equal(factors[i], linalg.cholesky(alike)[i])
+        np.testing.assert_array_equal(gradients[i], jax.grad(total)(alike)[i])
     for i in (1, 3):
         assert jnp.all(jnp.isnan(factors[i]))
 
