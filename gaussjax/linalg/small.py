@@ -7,8 +7,8 @@ Two habits decide the speed. XLA materialises a quotient that several others use
 product again in each. So results that are one sum of scalars multiply by reciprocals, and compile
 to a single pass; results with many entries divide, or they would repeat the work for each entry.
 
-All functions take one matrix, read only its lower triangle, and have no derivative of their own:
-the callers in this package define it in closed form.
+All functions are of one matrix or vector, read only the lower part of a triangle, and have no
+derivative of their own: the callers in this package define it in closed form.
 """
 
 import functools

@@ -14,8 +14,8 @@ from gaussjax.linalg import lapack, small
 from gaussjax.linalg.looped import looped
 from gaussjax.linalg.products import WHOLE, dot, from_halves
 
-# Largest triangles of a batch that vectors are solved with by halves: a third to a half of the time
-# of a loop over the batch. L⁻ᵀ comes in gradients, which have more to compile already.
+# Largest triangles of a batch that vectors are solved with by halves, which is faster than a loop
+# over the batch and slower to compile. L⁻ᵀ comes in gradients, which have more to compile already.
 BY_HALVES, TRANSPOSE_BY_HALVES = 64, small.VECTOR_LIMIT
 
 
