@@ -148,8 +148,7 @@ def _observe(
     innovation = y - dot(matrix, prior.mean) - noise.mean
     root = prior.cov.precision_root() if prior.cov.covariance_root() is None else None
     if root is None:
-        dense = prior.cov.dense_factor()
-        law = restricted.posterior_of_root(dense, dot(matrix, dense), noise.cov, innovation)
+        law = restricted.posterior_of_root(prior.cov, matrix, noise.cov, innovation)
     else:
         law = _update_precision(prior.cov, root, matrix, noise.cov, innovation)
     return Posterior(Gaussian(prior.mean + law.mean, law.cov), law.log_evidence)

@@ -229,6 +229,53 @@ def test_a_product_of_a_precise_and_a_vague_density_keeps_its_digits():
     close(law.mean, [1.0, 2.0], 1e-5)
 
 
+@pytest.mark.parametrize("d", [2, 7, 16, 20])
+def test_a_batch_of_dense_conditionals_is_exact_in_any_units(d):
+    rng = np.random.default_rng(d)
+    units = 2.0 ** rng.integers(-80, 80, d)
+    lower = np.tril(rng.normal(size=(150, d, d)), -1) + np.diag(np.exp(rng.normal(size=d)))
+    lower, x = lower.astype(np.float32), rng.normal(size=(150, d)).astype(np.float32)
+    halves = np.arange(d // 2), np.arange(d // 2, d)[::-1]
+    given = [np.arange(0, d, 2), np.arange(1, d, 2), *halves]
+
+    @jax.jit
+    def laws(lower, x):
+        g = gj.Gaussian(jnp.zeros(d), gj.Cholesky(lower))
+        return [gj.condition(g, i, x[:, i]) for i in given]
+
+    own = laws(lower, x)
+    scaled = laws((lower * units[:, None]).astype(np.float32), (x * units).astype(np.float32))
+    for i, law, other in zip(given, own, scaled, strict=True):
+        kept = np.setdiff1d(np.arange(d), i)
+        sigma = lower[1].astype(float) @ lower[1].T
+        mean, cov = conditional(np.zeros(d), sigma, kept, i, x[1, i])
+        close(law.mean[1], mean)
+        close(gj.covariance(law)[1], cov)
+        close(np.asarray(other.mean) / units[kept], law.mean)
+        close(np.asarray(other.cov.lower) / units[kept, None], law.cov.lower)
+
+
+@pytest.mark.parametrize("scale", [1e-20, 1e20])
+@pytest.mark.parametrize("d", [3, 8, 20])
+def test_triangular_roots_neither_overflow_nor_underflow(scale, d):
+    lower = (np.tril(np.ones((d, d))) + np.eye(d)).astype(np.float32)
+    g, unit = (gj.Gaussian(jnp.zeros(d), gj.Cholesky(jnp.asarray(lower * s))) for s in (scale, 1))
+    noise, unit_noise = (
+        gj.Gaussian(jnp.zeros(d), gj.Isotropic(s, d)) for s in (jnp.float32(scale), 1.0)
+    )
+    for got, expected in (
+        (gj.marginal(g, range(d)[::-1]), gj.marginal(unit, range(d)[::-1])),
+        (gj.condition(g, [0], jnp.full(1, scale)), gj.condition(unit, [0], jnp.ones(1))),
+        (gj.convolve(g, g), gj.convolve(unit, unit)),
+        (
+            gj.observe(g, np.eye(d), noise, jnp.full(d, scale)).posterior,
+            gj.observe(unit, np.eye(d), unit_noise, jnp.ones(d)).posterior,
+        ),
+    ):
+        close(got.mean / scale, expected.mean)
+        close(got.cov.lower / scale, expected.cov.lower)
+
+
 def test_conditioning_on_nothing_and_on_everything_is_defined():
     g, mean, sigma = make("cholesky")
     close(gj.covariance(gj.condition(g, [], jnp.zeros(0))), sigma)

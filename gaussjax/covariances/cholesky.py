@@ -8,10 +8,12 @@ Array([[4., 2.],
 import math
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from gaussjax._struct import leaf, structure
-from gaussjax.covariances.base import Conditional, Covariance, Indices, log_density
+from gaussjax.covariances.base import Conditional, Covariance, Indices, log_normal
+from gaussjax.linalg.conditional import Conditioned, condition_rows, condition_triangle
 from gaussjax.linalg.products import dot, lower_times_vector
 from gaussjax.linalg.roots import triangular_root
 from gaussjax.linalg.triangular import (
@@ -71,8 +73,11 @@ class Cholesky(Covariance):
         return Cholesky(rows[:, None] * jnp.tril(self.lower) * jnp.sign(rows)[None])
 
     def conditional(self, kept: Indices, given: Indices, values: Array, /) -> Conditional:
-        """By QR of the rows of L, those given first. O(d³)"""
-        return condition_root(jnp.tril(self.lower), kept, given, values)
+        """By rotations of the columns of L, or by QR of its rows, those given first. O(d³)"""
+        if not isinstance(kept, np.ndarray):
+            return condition_root(jnp.tril(self.lower), kept, given, values)
+        order = {"kept": tuple(kept.tolist()), "given": tuple(np.asarray(given).tolist())}
+        return conditional_of(condition_triangle(self.lower, values, **order), values)
 
     def conditional_where(self, mask: Array, values: Array, /) -> Conditional:
         """By QR of the rows of L, those in the mask first. O(d³)"""
@@ -82,16 +87,15 @@ class Cholesky(Covariance):
 def condition_root(
     root: Float[Array, "d k"], kept: Indices, given: Indices, values: Float[Array, " m"], /
 ) -> Conditional:
-    """`Covariance.conditional` of Σ = F Fᵀ, from the rows of F.
-
-    The lower root of the rows given and then kept is [[A, 0], [B, C]]: the values v have density
-    N(0, A Aᵀ), the others the mean B A⁻¹v and the covariance C Cᵀ. Nothing is subtracted.
-    """
+    """`Covariance.conditional` of Σ = F Fᵀ, from the rows of F."""
     rows = jnp.concatenate([root[given], root[kept]])
-    lower, m = triangular_root(rows), len(given)
-    seen = Cholesky(lower[:m, :m])
-    mean = dot(lower[m:, :m], seen.whiten(values))
-    return Conditional(mean, Cholesky(lower[m:, m:]), log_density(seen, values))
+    return conditional_of(condition_rows(rows, values), values)
+
+
+def conditional_of(parts: Conditioned, values: Float[Array, " m"], /) -> Conditional:
+    """The law of what is kept, and the density of the values given."""
+    evidence = log_normal(parts.distance, parts.logdet, len(values))
+    return Conditional(parts.mean, Cholesky(parts.root), evidence)
 
 
 def condition_root_where(

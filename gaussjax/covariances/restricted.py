@@ -6,12 +6,18 @@ them triangular by QR, so that no covariance matrix is formed and none subtracte
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
 from gaussjax.covariances.base import Conditional, Covariance, Indices, dtype_of
-from gaussjax.covariances.cholesky import Cholesky, condition_root, condition_root_where
+from gaussjax.covariances.cholesky import (
+    Cholesky,
+    condition_root,
+    condition_root_where,
+    conditional_of,
+)
 from gaussjax.covariances.scaled import Scaled
+from gaussjax.linalg.conditional import condition_observed
+from gaussjax.linalg.products import dot
 from gaussjax.linalg.roots import triangular_root
 
 
@@ -43,22 +49,26 @@ def posterior(cov: Covariance, noise: Covariance, value: Float[Array, " d"], /) 
     law = noise.posterior(cov, value)  # that of e, and x is the rest of the value
     if law is not None:
         return Conditional(value - law.mean, law.cov, law.log_evidence)
-    root = cov.dense_factor()
-    return posterior_of_root(root, root, noise, value)
+    return posterior_of_root(cov, None, noise, value)
 
 
 def posterior_of_root(
-    root: Float[Array, "d k"],
-    seen: Float[Array, "m k"],
+    cov: Covariance,
+    matrix: Float[Array, "m d"] | None,
     noise: Covariance,
     value: Float[Array, " m"],
     /,
 ) -> Conditional:
-    """Law of x = F z given H x + e = v, from F and `seen` = H F, by QR of [[H F, Cₑ], [F, 0]]."""
-    (d, _), m = root.shape, len(value)
-    zero = jnp.zeros((d, m), root.dtype)
-    both = jnp.block([[seen, noise.dense_factor()], [root, zero]])
-    return condition_root(both, np.arange(m, m + d), np.arange(m), value)
+    """Law of x ~ N(0, F Fᵀ) given that H x + e has this value, by QR of [[H F, Cₑ], [F, 0]].
+
+    H is the identity where `matrix` is None. Small triangles are rotated instead.
+    """
+    root, noise_root = cov.dense_factor(), noise.dense_factor()
+    seen = root if matrix is None else dot(matrix, root)
+    triangles = cov.covariance_root() is not None and noise.covariance_root() is not None
+    return conditional_of(
+        condition_observed(root, seen, noise_root, value, triangles=triangles), value
+    )
 
 
 def rescaled(cov: Covariance, factor: Array, /) -> Covariance:

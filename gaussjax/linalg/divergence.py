@@ -24,7 +24,7 @@ from gaussjax.linalg.triangular import inv_quad_lower, solve, solve_triangle
 
 # Measured: what a gradient keeps in between is worth a loop beyond the first size, and compiling it
 # entry by entry not beyond the second.
-PASS, BY_ENTRIES = 4, 8
+PASS, BY_ENTRIES = 2, 8
 
 
 def divergence_of_roots(a: Array, b: Array, shift: Float[Array, " d"], /) -> Float[Array, ""]:

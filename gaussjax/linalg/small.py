@@ -96,23 +96,52 @@ def inverse_rows(lower: Float[Array, "d d"]) -> list[Float[Array, " d"]]:
 def triangular_root(factor: Float[Array, "d k"]) -> Float[Array, "d d"]:
     """Lower L with L Lᵀ = F Fᵀ by modified Gram-Schmidt on the rows of F.
 
-    Its L is as accurate as Householder's (Björck 1967); only the orthogonal factor is not.
+    Its L is as accurate as Householder's (Björck 1967); only the orthogonal factor is not. Each row
+    is in its own unit meanwhile, so that no square overflows.
     """
-    rows = list(factor)
+    units = _nonzero(jnp.max(jnp.abs(factor), axis=1, initial=0))
+    rows = list(factor / units[:, None])
     columns: list[Array] = []  # column j from row j on
     for j in range(factor.shape[0]):
         norm = jnp.sqrt(jnp.sum(jnp.square(rows[j])))
-        unit = rows[j] / jnp.where(norm == 0, 1.0, norm)
+        unit = rows[j] / _nonzero(norm)
         below = [jnp.sum(unit * row) for row in rows[j + 1 :]]
         rows[j + 1 :] = [row - x * unit for row, x in zip(rows[j + 1 :], below, strict=True)]
-        columns.append(jnp.stack([norm, *below]))
+        columns.append(jnp.stack([norm, *below]) * units[j:])
     return _lower_of_columns(columns, factor[:, :0])
+
+
+def condition(
+    lower: Float[Array, "d d"],
+    values: Float[Array, " m"],
+    kept: Sequence[int],
+    given: Sequence[int],
+) -> tuple[Float[Array, " n"], Float[Array, "n n"], Float[Array, ""], Float[Array, ""]]:
+    """What `conditional.py` returns, by Givens rotations of the columns of L.
+
+    Each row given is cleared left of its diagonal, in the columns kept. Those stay zero above
+    theirs, when the rotations go from right to left.
+    """
+    d = lower.shape[-1]
+    columns = [lower[j:, j] for j in range(d)]  # from some row on; all is zero above
+    for g in given:
+        pivot, scale = columns[g], jnp.max(jnp.abs(lower[g, : g + 1]))
+        for i in reversed([k for k in kept if k < g]):
+            pivot = jnp.pad(pivot, (d - i - pivot.shape[0], 0))
+            pivot, columns[i] = _rotated(pivot, columns[i], g - i, scale)
+        columns[g] = pivot
+    columns = [jnp.pad(column, (d - column.shape[0], 0)) for column in columns]
+    rows = [[columns[g][i] for g in given[: n + 1]] for n, i in enumerate(given)]
+    whitened = _forward(rows, _scalars(values))
+    mean = _total([_at(columns[g], kept) * w for g, w in zip(given, whitened, strict=True)])
+    root = jnp.stack([_at(columns[j], kept) for j in kept], axis=1)
+    return mean, root, _total([w * w for w in whitened]), 2 * _logdet([row[-1] for row in rows])
 
 
 def logdet(lower: Float[Array, "d d"]) -> Float[Array, ""]:
     """Σ log Lᵢᵢ, NaN unless the diagonal is positive."""
     pivots = [lower[i, i] for i in range(lower.shape[-1])]
-    return sum((jnp.log(jnp.where(x > 0, x, jnp.nan)) for x in pivots), jnp.zeros((), lower.dtype))
+    return _logdet(pivots) if pivots else jnp.zeros((), lower.dtype)
 
 
 def largest(vector: Float[Array, " d"]) -> Float[Array, ""]:
@@ -203,6 +232,34 @@ def _backward(rows: list[Column], rhs: Column, start: int = 0) -> Column:
         below = [rows[k][i] for k in reversed(range(i + 1, d))]
         out.append(_minus_products(rhs[i - start], below, out) / rows[i][i])
     return out[::-1]
+
+
+def _rotated(pivot: Array, other: Array, row: int, scale: Array) -> tuple[Array, Array]:
+    """Two columns after the rotation that makes this row of `other` zero.
+
+    In units of `scale` no square overflows. Where the row is zero in both, nothing is rotated.
+    """
+    a, b = pivot[row] / scale, other[row] / scale
+    length = jnp.sqrt(a * a + b * b)
+    cosine = jnp.where(length == 0, 1.0, a) / _nonzero(length)
+    sine = b / _nonzero(length)
+    return cosine * pivot + sine * other, cosine * other - sine * pivot
+
+
+def _nonzero(x: Array) -> Array:
+    return jnp.where(x == 0, 1.0, x)
+
+
+def _at(column: Array, positions: Sequence[int]) -> Array:
+    return jnp.stack([column[i] for i in positions])
+
+
+def _logdet(pivots: Column) -> Array:
+    return _total([jnp.log(jnp.where(x > 0, x, jnp.nan)) for x in pivots])
+
+
+def _total(terms: Column) -> Array:
+    return functools.reduce(jnp.add, terms)
 
 
 def _minus_products(s: Array, left: Sequence[Array], right: Sequence[Array]) -> Array:
