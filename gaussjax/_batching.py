@@ -149,7 +149,7 @@ def lift(*event_ranks: int) -> Callable[[F], F]:
             arrays = [_checks.real_array(n, x) for n, x in zip(names, args[:count], strict=True)]
             for name, array, rank in zip(names, arrays, event_ranks, strict=True):
                 _checks.rank_at_least(name, array, rank)
-            return _call(arrays, function, None, event_ranks, tuple(names), _static(options))
+            return call_lifted(arrays, function, None, event_ranks, tuple(names), _static(options))
 
         return cast(F, lifted)
 
@@ -181,7 +181,9 @@ def lift_events(function: F) -> F:
             for rank in (ranks(x) if is_structure(x) else [len(_event_axes(kind))])
         ]
         owners = [n for n, x in zip(names, args, strict=True) for _ in jax.tree.leaves(x)]
-        return _call(leaves, function, treedef, tuple(leaf_ranks), tuple(owners), _static(options))
+        return call_lifted(
+            leaves, function, treedef, tuple(leaf_ranks), tuple(owners), _static(options)
+        )
 
     return cast(F, lifted)
 
@@ -189,7 +191,7 @@ def lift_events(function: F) -> F:
 # Compiled, so that an eager call runs one program, which the next like it finds again; inlined, so
 # that a program that is being traced sees the operations themselves.
 @functools.partial(jax.jit, static_argnums=(1, 2, 3, 4, 5), inline=True)
-def _call(
+def call_lifted(
     leaves: Sequence[Array],
     function: Callable[..., Any],
     treedef: Any,

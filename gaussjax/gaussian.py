@@ -154,9 +154,9 @@ def log_prob(g: Gaussian, x: Float[Array, "... d"], /) -> Float[Array, "..."]:
     >>> print(f"{log_prob(standard(2), [0.0, 0.0]):.4f}")
     -1.8379
     """
-    difference, infinite = _difference(g, x)
-    distance, logdet = g.cov.inv_quad_and_logdet(difference)
-    return log_normal(jnp.where(infinite, jnp.inf, distance), logdet, g.cov.dim)
+    difference = x - g.mean
+    distance, logdet = g.cov.inv_quad_and_logdet(_without_infinities(difference))
+    return log_normal(_infinite_with(difference, distance), logdet, g.cov.dim)
 
 
 @lift_events
@@ -170,8 +170,8 @@ def mahalanobis(g: Gaussian, x: Float[Array, "... d"], /) -> Float[Array, "..."]
     >>> mahalanobis(from_scale([0.0, 0.0], [1.0, 2.0]), [3.0, 8.0])
     Array(25., dtype=float32)
     """
-    difference, infinite = _difference(g, x)
-    return jnp.where(infinite, jnp.inf, g.cov.inv_quad(difference))
+    difference = x - g.mean
+    return _infinite_with(difference, g.cov.inv_quad(_without_infinities(difference)))
 
 
 @lift_events
@@ -283,17 +283,24 @@ def dim(g: Gaussian, /) -> int:
 # Pieces ------------------------------------------------------------------------------------------
 
 
-def _difference(g: Gaussian, x: Array) -> tuple[Array, Array]:
-    """X − μ, or zero where that is infinite, and whether it is.
+# ∞ − ∞ inside a substitution would be NaN, and its gradient with it. So infinities are zero there,
+# and what comes of it is replaced. The derivative looks for them once more, by a reduction: it has
+# many terms, and each would repeat what fuses with the value.
+@jax.custom_jvp
+def _infinite_with(vector: Array, distance: Array) -> Array:
+    unrolled = vector.size <= small.VECTOR_LIMIT
+    largest = small.largest(vector) if unrolled else jnp.max(jnp.abs(vector))
+    return jnp.where(largest == jnp.inf, jnp.inf, distance)  # it is NaN if an entry is
 
-    ∞ − ∞ inside a substitution would be NaN, and its gradient with it.
-    """
-    difference = x - g.mean
-    fixed = jax.lax.stop_gradient(difference)
-    unrolled = difference.size <= small.VECTOR_LIMIT  # which fuses with what follows
-    largest = small.largest(fixed) if unrolled else jnp.max(jnp.abs(fixed))
-    infinite = largest == jnp.inf  # it is NaN if an entry is
-    return jnp.where(infinite, 0.0, difference), infinite
+
+@_infinite_with.defjvp
+def _(primals, tangents):
+    infinite = jnp.max(jnp.abs(primals[0]), initial=0) == jnp.inf
+    return _infinite_with(*primals), jnp.where(infinite, 0.0, tangents[1])
+
+
+def _without_infinities(vector: Array) -> Array:
+    return jnp.where(jnp.isinf(vector), 0.0, vector)
 
 
 @lift_events

@@ -147,12 +147,13 @@ def main(axis_type):
     for size, d, functions in ((16, SMALL, MATRICES), (16, LARGE, MATRICES), (8, HUGE, FEW)):
         named = {f"{name}, d = {d}": function for name, function in functions.items()}
         report |= examine(mesh, named, matrices(rng, size, d))
-    transformed = under_transformations(mesh, rng)
-    print(
-        json.dumps(
-            {"batched": report, "refused": refused, "transformed": transformed, **shared(mesh, rng)}
-        )
-    )
+    found = {
+        "batched": report,
+        "refused": refused,
+        "transformed": under_transformations(mesh, rng),
+        "shared": {d: shared(mesh, rng, d) for d in (SMALL, 20, 40, 70)},  # four ways to solve
+    }
+    print(json.dumps(found))
 
 
 def traced(mesh, functions, arguments):
@@ -258,30 +259,45 @@ def under_transformations(mesh, rng):
     return errors
 
 
-def shared(mesh, rng):
-    """A loss of one Gaussian on sharded data, and arguments of which one is sharded."""
-    one = gj.from_cholesky(np.zeros(SMALL), np.eye(SMALL) + 0.1)
-    x = rng.normal(size=(16, SMALL)).astype(np.float32)
-    p, q = (batch("cholesky", rng, SMALL) for _ in range(2))
+def shared(mesh, rng, d):
+    """A loss of one Gaussian on sharded data, and functions of one and of a sharded batch."""
+    one = gj.Gaussian(np.zeros(d, np.float32), gj.Cholesky(random_lower(rng, d)))
+    one = jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), one)
+    x = rng.normal(size=(16, d)).astype(np.float32)
+    p, q = (batch("cholesky", rng, d) for _ in range(2))
 
     def mean(g, x):
         return jnp.mean(gj.log_prob(g, x))
 
+    functions = {
+        "log_prob": lambda g, p, x: gj.log_prob(g, x),
+        "whiten": lambda g, p, x: gj.whiten(g, x),
+        "color": lambda g, p, x: gj.color(g, x),
+        "score": lambda g, p, x: gj.score(g, x),
+        "kl": lambda g, p, x: gj.kl_divergence(p, g),
+        "kl from one": lambda g, p, x: gj.kl_divergence(g, p),
+        "gradient of kl": jax.grad(lambda g, p, x: jnp.sum(gj.kl_divergence(p, g)), 1),
+        "solve_lower": lambda g, p, x: jax.vmap(gj.linalg.solve_lower, (None, 0))(g.cov.lower, x),
+    }
     expected = jax.tree.map(np.asarray, jax.value_and_grad(mean)(one, x))
-    one, divergence = jax.tree.map(np.asarray, (one, gj.kl_divergence(p, q)))
+    divergence = np.asarray(gj.kl_divergence(p, q))
+    each = {name: jax.tree.map(np.asarray, f(one, p, x)) for name, f in functions.items()}
     with jax.set_mesh(mesh):
         here = jax.tree.map(jnp.asarray, one)
         got, text = compiled(jax.value_and_grad(mean), here, on(mesh, x))
         mixed = compare(gj.kl_divergence(on(mesh, p), jax.tree.map(jnp.asarray, q)), divergence)
+        parts = {f: compiled(functions[f], here, *on(mesh, (p, x))) for f in functions}
     line = next((row for row in text.splitlines() if "all-reduce(" in row), "")
     shapes = re.findall(r"f32\[([\d,]*)\]", line.split("all-reduce(")[0])
-    found = {
+    return {
         "error": compare(got, expected),
         "collectives": re.findall(COLLECTIVES, text),
         "reduced": sum(int(np.prod([int(n) for n in s.split(",") if n])) for s in shapes),
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(one)),
+        "mixed": mixed,
+        "errors": {name: compare(parts[name][0], each[name]) for name in functions},
+        "talking": [name for name in functions if re.findall(COLLECTIVES, parts[name][1])],
     }
-    return {"mean": found, "mixed": mixed}
 
 
 def _scaled(rng, d, dtype):

@@ -123,6 +123,8 @@ def _change(lower: Array, dmatrix: Array) -> Array:
 
 @looped(2, 2, to=(2,), tile=8 * TILE)
 def _small_cotangent(lower: Array, cotangent: Array) -> Array:
+    if lower.shape[-1] == 0:
+        return cotangent
     product = small.product if lower.shape[-1] <= small.COLUMNS_LIMIT else dot
     inverse = jnp.stack(small.inverse_rows(lower))
     p = half_triangle(product(lower.T, jnp.tril(cotangent)))

@@ -39,18 +39,23 @@ def solve(
     lower: Float[Array, "... d d"], rhs: Float[Array, "... d k"], *, transpose: bool
 ) -> Float[Array, "... d k"]:
     """L⁻¹ B or L⁻ᵀ B; right-hand sides mapped over one L are solved together."""
-    return _solve(transpose, many=False)(lower, rhs)
+    return _solver(transpose, rows=False)(lower, rhs)
+
+
+def solve_rows(
+    lower: Float[Array, "... d d"], vectors: Float[Array, "... n d"], *, transpose: bool
+) -> Float[Array, "... n d"]:
+    """L⁻¹ v or L⁻ᵀ v for each row v; devices may share the rows."""
+    return _solver(transpose, rows=True)(lower, vectors)
 
 
 @functools.cache
-def _solve(transpose: bool, *, many: bool) -> Callable[[Array, Array], Array]:
-    """The solve; with `many` its columns come from a batch, which devices may share."""
-
+def _solver(transpose: bool, *, rows: bool) -> Callable[[Array, Array], Array]:
     def solve_each(lower: Array, rhs: Array) -> Array:
         # The LAPACK reads columns where arrays here are rows. Asked for the transpose, it finds
-        # what it needs in place; asked for L⁻¹ B, both are copied, at more than the solve's cost.
+        # what it needs in place; else it is copied, at more than the solve's cost.
         solution = lax.linalg.triangular_solve(
-            lower.mT, rhs.mT, left_side=False, lower=False, transpose_a=transpose
+            lower.mT, rhs.mT, left_side=rows, lower=False, transpose_a=transpose != rows
         )
         return solution.mT
 
@@ -62,26 +67,25 @@ def _solve(transpose: bool, *, many: bool) -> Callable[[Array, Array], Array]:
         out = lax.map(lambda pair: solve_each(*pair), pairs)
         return out.reshape(*batch, *out.shape[1:])
 
-    rule = "... i j, ... k n -> ... l n"
+    rule = "... i j, ... n k -> ... n l" if rows else "... i j, ... k n -> ... l n"
     split = split_over_devices(on_cpu, rule, whole="ijkl", elsewhere=solve_each)
 
     @jax.custom_batching.custom_vmap
     def mapped(lower: Array, rhs: Array) -> Array:
-        if lower.ndim == 2 and not many:
+        if lower.ndim == 2 and not rows:
             return solve_each(lower, rhs)
         return split(lower, rhs)
 
     @mapped.def_vmap
     def _(size: int, in_batched: list[bool], lower: Array, rhs: Array) -> tuple[Array, bool]:
         lower_batched, rhs_batched = in_batched
-        if not lower_batched:  # many right-hand sides: they are columns
-            columns = jnp.moveaxis(rhs, 0, -2)
-            out = _solve(transpose, many=True)(
-                lower, columns.reshape(*rhs.shape[1:-1], size * rhs.shape[-1])
-            )
-            return jnp.moveaxis(out.reshape(columns.shape), -2, 0), True
-        if not rhs_batched:
-            rhs = jnp.broadcast_to(rhs, (size, *rhs.shape))
-        return mapped(lower, rhs), True
+        if lower_batched:
+            wide = rhs if rhs_batched else jnp.broadcast_to(rhs, (size, *rhs.shape))
+            return mapped(lower, wide), True
+        many = jnp.moveaxis(rhs if rows else rhs.mT, 0, -3)  # the new axis beside that of the rows
+        together = many.reshape(*many.shape[:-3], size * many.shape[-2], many.shape[-1])
+        out = solve_rows(lower, together, transpose=transpose).reshape(many.shape)
+        out = jnp.moveaxis(out, -3, 0)
+        return out if rows else out.mT, True
 
     return mapped

@@ -76,9 +76,8 @@ def lower_times_vector(lower: Float[Array, "d d"], vector: Float[Array, " d"]) -
     return _product(lower, vector)
 
 
-# A batch of small products costs one pass as a sum over columns, and three as a reduction. Its
-# derivative is that of the reduction, whose transpose is an outer product and not a scatter; for
-# larger ones that of a product, by which many vectors and one L need no array of d² for each.
+# A batch of small products costs one pass as a sum over columns. Its derivative is that of a
+# product, whose transpose does not scatter, nor need an array of d² for each of many vectors.
 @jax.custom_jvp
 def _product(lower: Array, vector: Array) -> Array:
     return _by_halves(lower, vector, 0 if vector.size <= MANY else WHOLE)
@@ -87,10 +86,7 @@ def _product(lower: Array, vector: Array) -> Array:
 @_product.defjvp
 def _(primals, tangents):
     (lower, vector), (dlower, dvector) = primals, tangents
-    if vector.size > small.LIMIT:
-        change = dot(jnp.tril(dlower), vector) + dot(jnp.tril(lower), dvector)
-    else:
-        change = jnp.sum(jnp.tril(dlower) * vector[None] + jnp.tril(lower) * dvector[None], axis=1)
+    change = dot(jnp.tril(dlower), vector) + dot(jnp.tril(lower), dvector)
     return _product(lower, vector), change
 
 

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.experimental.custom_partitioning import custom_partitioning
-from jax.sharding import PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array
 
 Function = Callable[..., Any]
@@ -25,10 +25,16 @@ def split_over_devices(
     It has no derivative, so the kernels have rules of their own above it. `elsewhere` takes its
     place on other platforms than CPUs: a kernel that XLA knows to split.
     """
+    before, after = (side.split(",") for side in rule.split("->"))
 
     def partition(mesh: Any, arguments: Any, result: Any) -> Any:
-        wanted, given = jax.tree.map(lambda x: x.sharding, (result, arguments))
-        return mesh, function, wanted, given
+        results, treedef = jax.tree.flatten(result)
+        names = _names(before, arguments), _names(after, results)
+        split = _split((*arguments, *results), [*names[0], *names[1]], whole)  # alike for all
+        given, wanted = (
+            [NamedSharding(mesh, _spec(split, axes)) for axes in side] for side in names
+        )
+        return mesh, function, jax.tree.unflatten(treedef, wanted), tuple(given)
 
     automatic = custom_partitioning(function)
     automatic.def_partition(partition, sharding_rule=rule, need_replication_factors=tuple(whole))
@@ -40,14 +46,13 @@ def split_over_devices(
         return lax.platform_dependent(*arrays, cpu=here, default=elsewhere)
 
     def call(*arrays: Array) -> Any:
-        before, after = (side.split(",") for side in rule.split("->"))
-        batch = max(x.ndim - len(_letters(term)) for x, term in zip(arrays, before, strict=True))
-        names = [_axes(term, batch) for term in before]
-        split = _explicit(arrays, names, whole)
+        names = _names(before, arrays)
+        split = _split([jax.typeof(x) for x in arrays], names, whole)
         if not split:
             return on_this_platform(*arrays)
-        specs = [PartitionSpec(*(split.get(name) for name in axes)) for axes in names]
-        results = [PartitionSpec(*(split.get(n) for n in _axes(term, batch))) for term in after]
+        specs = [_spec(split, axes) for axes in names]
+        batch = max(len(axes) - len(_letters(t)) for axes, t in zip(names, before, strict=True))
+        results = [_spec(split, _axes(term, batch)) for term in after]
         parts = jax.shard_map(
             on_this_platform, in_specs=tuple(specs), check_vma=False,
             out_specs=tuple(results) if len(results) > 1 else results[0],
@@ -86,16 +91,25 @@ def _axes(term: str, batch: int) -> list[str]:
     return leading + _letters(term)
 
 
-def _explicit(
-    arrays: Sequence[Array], names: Sequence[Sequence[str]], whole: str
-) -> dict[str, Any]:
-    """Mesh axes that each axis is sharded over, where the mesh has explicit axes."""
+def _names(terms: Sequence[str], arrays: Sequence[Any]) -> list[list[str]]:
+    """Names of the axes of each array."""
+    return [
+        _axes(term, x.ndim - len(_letters(term))) for term, x in zip(terms, arrays, strict=True)
+    ]
+
+
+def _split(arrays: Sequence[Any], names: Sequence[Sequence[str]], whole: str) -> dict[str, Any]:
+    """Mesh axes that each axis is sharded over."""
     found: dict[str, Any] = {}
     for x, axes in zip(arrays, names, strict=True):
-        for name, mesh_axes in zip(axes, jax.typeof(x).sharding.spec, strict=False):
+        for name, mesh_axes in zip(axes, x.sharding.spec, strict=False):
             if mesh_axes is not None and name not in whole:
                 found.setdefault(name, mesh_axes)
     return found
+
+
+def _spec(split: dict[str, Any], axes: Sequence[str]) -> PartitionSpec:
+    return PartitionSpec(*(split.get(name) for name in axes))
 
 
 def _varies(x: Array) -> frozenset[str]:

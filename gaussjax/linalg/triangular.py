@@ -9,7 +9,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from gaussjax import _checks
-from gaussjax._batching import in_working_precision, lift, over_leading_axes
+from gaussjax._batching import call_lifted, lift
 from gaussjax.linalg import lapack, small
 from gaussjax.linalg.looped import looped
 from gaussjax.linalg.products import WHOLE, dot, from_halves
@@ -105,10 +105,8 @@ def _lifted_solve(lower: Array, rhs: Array, *, transpose: bool) -> Array:
     rows = rhs.shape[-rank]
     if rows != lower.shape[-1]:
         raise ValueError(f"rhs must have {lower.shape[-1]} rows like lower, got shape {rhs.shape}.")
-    (lower, rhs), dtype = in_working_precision([lower, rhs])
-    core = functools.partial(solve, transpose=transpose)
-    solution = over_leading_axes(core, [lower, rhs], [2, rank], ["lower", "rhs"])
-    return solution.astype(dtype)
+    options = (("transpose", transpose),)
+    return call_lifted([lower, rhs], solve, None, (2, rank), ("lower", "rhs"), options)
 
 
 def inv_quad_lower(lower: Float[Array, "d d"], vector: Float[Array, " d"]) -> Float[Array, ""]:
@@ -132,10 +130,8 @@ def _inv_quad(lower: Array, vector: Array) -> Array:
 def _(primals, tangents):
     (lower, vector), (dlower, dvector) = primals, tangents
     w, u = _solutions(lower, vector)
-    if lower.shape[-1] <= small.LIMIT:  # as a sum of entries it fuses
-        along = jnp.sum(jnp.tril(jnp.outer(u, w)) * dlower)
-    else:  # as a product, many vectors and one L make one product, and no array of d² for each
-        along = jnp.sum(u * dot(jnp.tril(dlower), w))
+    # As a product: many vectors and one L make one of matrices, and no array of d² for each.
+    along = jnp.sum(u * dot(jnp.tril(dlower), w))
     return _inv_quad(lower, vector), 2 * (jnp.sum(u * dvector) - along)
 
 
@@ -214,26 +210,20 @@ def _substitute(lower: Array, rhs: Array, *, transpose: bool) -> Array:
 def _vector_solver(transpose: bool) -> Callable[[Array, Array], Array]:
     """By halves where each vector has its own matrix; by the LAPACK where many share one."""
 
-    def by_lapack(lower: Array, columns: Array) -> Array:
-        return lapack.solve(lower, columns, transpose=transpose)
-
-    def over_batch(core: Callable[[Array, Array], Array], lower: Array, rhs: Array) -> Array:
-        for _ in lower.shape[:-2]:
-            core = jax.vmap(core)
-        return core(lower, rhs)
-
     @jax.custom_batching.custom_vmap
     def solver(lower: Array, vectors: Array) -> Array:
         if lower.ndim == 2:
-            return by_lapack(lower, vectors[:, None])[:, 0]
+            return lapack.solve(lower, vectors[:, None], transpose=transpose)[:, 0]
         by_halves = functools.partial(_solve_by_halves, transpose=transpose)
-        return over_batch(by_halves, lower, vectors)
+        for _ in lower.shape[:-2]:
+            by_halves = jax.vmap(by_halves)
+        return by_halves(lower, vectors)
 
     @solver.def_vmap
     def _(size: int, batched: list[bool], lower: Array, vectors: Array) -> tuple[Array, bool]:
         if not batched[0]:
-            columns = jnp.moveaxis(vectors, 0, -1)
-            return jnp.moveaxis(over_batch(by_lapack, lower, columns), -1, 0), True
+            rows = jnp.moveaxis(vectors, 0, -2)
+            return jnp.moveaxis(lapack.solve_rows(lower, rows, transpose=transpose), -2, 0), True
         if not batched[1]:  # of the batch, and sharded like it
             vectors = jnp.zeros_like(lower[..., 0]) + vectors[None]
         return solver(lower, vectors), True
