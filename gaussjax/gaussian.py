@@ -283,24 +283,30 @@ def dim(g: Gaussian, /) -> int:
 # Pieces ------------------------------------------------------------------------------------------
 
 
+def _without_infinities(vector: Array) -> Array:
+    return jnp.where(jnp.isinf(vector), 0.0, vector)
+
+
+def _infinite_with(vector: Array, distance: Array) -> Array:
+    if vector.size == 0:  # whose derivatives JAX gives the wrong rank in a batch
+        return distance
+    return _infinity_or(vector, distance)
+
+
 # ∞ − ∞ inside a substitution would be NaN, and its gradient with it. So infinities are zero there,
 # and what comes of it is replaced. The derivative looks for them once more, by a reduction: it has
 # many terms, and each would repeat what fuses with the value.
 @jax.custom_jvp
-def _infinite_with(vector: Array, distance: Array) -> Array:
+def _infinity_or(vector: Array, distance: Array) -> Array:
     unrolled = vector.size <= small.VECTOR_LIMIT
     largest = small.largest(vector) if unrolled else jnp.max(jnp.abs(vector))
     return jnp.where(largest == jnp.inf, jnp.inf, distance)  # it is NaN if an entry is
 
 
-@_infinite_with.defjvp
+@_infinity_or.defjvp
 def _(primals, tangents):
-    infinite = jnp.max(jnp.abs(primals[0]), initial=0) == jnp.inf
-    return _infinite_with(*primals), jnp.where(infinite, 0.0, tangents[1])
-
-
-def _without_infinities(vector: Array) -> Array:
-    return jnp.where(jnp.isinf(vector), 0.0, vector)
+    infinite = jnp.max(jnp.abs(primals[0])) == jnp.inf
+    return _infinity_or(*primals), jnp.where(infinite, 0.0, tangents[1])
 
 
 @lift_events
