@@ -46,6 +46,9 @@ def _gaussjax(make: Function) -> Operations:
     def moments(g: Any) -> Any:
         return g.mean, g.cov.lower
 
+    def log_prob(mean: Any, lower: Any, x: Any) -> Any:
+        return gj.log_prob(make(mean, lower), x)
+
     def condition(mean: Any, lower: Any, given: Any) -> Any:
         indices = range(0, mean.shape[-1], 2)
         return moments(gj.condition(make(mean, lower), indices, given))
@@ -55,7 +58,8 @@ def _gaussjax(make: Function) -> Operations:
         return moments(gj.observe(make(mean, lower), design, noise, given).posterior)
 
     return {
-        "log_prob": lambda mean, lower, x: gj.log_prob(make(mean, lower), x),
+        "log_prob": log_prob,
+        "likelihood": log_prob,
         "kl": lambda m, a, n, b: gj.kl_divergence(make(m, a), make(n, b)),
         "entropy": lambda mean, lower: gj.entropy(make(mean, lower)),
         "sample": lambda mean, lower, key: gj.sample(key, make(mean, lower)),
@@ -97,6 +101,10 @@ def _by_hand(xp: Any, solve: Function) -> Operations:
         quad = xp.sum(solve_vector(lower, x - mean) ** 2, -1)
         return -0.5 * (quad + x.shape[-1] * math.log(2 * math.pi)) - logdet(lower)
 
+    def likelihood(mean: Any, lower: Any, x: Any) -> Any:
+        quad = xp.sum(solve(lower, (x - mean).mT) ** 2, -2)
+        return -0.5 * (quad + x.shape[-1] * math.log(2 * math.pi)) - logdet(lower)
+
     def kl(mean_p: Any, lower_p: Any, mean_q: Any, lower_q: Any) -> Any:
         trace = xp.sum(solve(lower_q, lower_p) ** 2, (-2, -1))
         quad = xp.sum(solve_vector(lower_q, mean_p - mean_q) ** 2, -1)
@@ -126,6 +134,7 @@ def _by_hand(xp: Any, solve: Function) -> Operations:
 
     return {
         "log_prob": log_prob,
+        "likelihood": likelihood,
         "kl": kl,
         "entropy": entropy,
         "condition": condition,
@@ -188,8 +197,12 @@ def torch() -> Operations:
 
 
 def _of_distribution(make: Function, sample: Function) -> Operations:
+    def log_prob(mean: Any, lower: Any, x: Any) -> Any:
+        return make(mean, lower).log_prob(x)
+
     return {
-        "log_prob": lambda mean, lower, x: make(mean, lower).log_prob(x),
+        "log_prob": log_prob,
+        "likelihood": log_prob,
         "entropy": lambda mean, lower: make(mean, lower).entropy(),
         "sample": lambda mean, lower, key: sample(make(mean, lower), key),
     }

@@ -12,6 +12,7 @@ import numpy as np
 
 ARGUMENTS = {
     "log_prob": ("mean", "lower", "x"),
+    "likelihood": ("shared_mean", "shared_lower", "x"),
     "kl": ("mean", "lower", "other_mean", "other_lower"),
     "entropy": ("mean", "lower"),
     "sample": ("mean", "lower"),  # and a key
@@ -21,9 +22,11 @@ ARGUMENTS = {
     "solve": ("lower", "x"),
     "color": ("mean", "lower", "x"),  # a sample for given noise: what can be checked
 }
-SHARED = ("design", "noise_scale")  # one for the whole batch, as in a Kalman filter
+# One for the whole batch, as in a Kalman filter, or where a Gaussian is fitted to points.
+SHARED = ("design", "noise_scale", "shared_mean", "shared_lower")
 TITLES = {
     "log_prob": "`log_prob`, one x per Gaussian",
+    "likelihood": "`log_prob` of B points, one Gaussian",
     "kl": "`kl_divergence`",
     "entropy": "`entropy`",
     "sample": "`sample`, one per Gaussian",
@@ -32,7 +35,7 @@ TITLES = {
     "cholesky": "`linalg.cholesky`",
     "solve": "`linalg.solve_lower`, one vector per factor",
 }
-NUMBERS = ("log_prob", "kl", "entropy")  # one for each Gaussian
+NUMBERS = ("log_prob", "likelihood", "kl", "entropy")  # one for each Gaussian
 OPERATIONS = tuple(TITLES)
 MEASURES = tuple(x + suffix for x in OPERATIONS for suffix in ("", "_gradient"))
 
@@ -121,6 +124,8 @@ def _is_coarse(row: Row) -> bool:
 
 
 def _argument(rng: np.random.Generator, name: str, many: tuple[int, ...], dim: int) -> np.ndarray:
+    if name.startswith("shared_"):
+        return _argument(rng, name.removeprefix("shared_"), (), dim)
     if name in ("lower", "other_lower"):
         return _factor(rng, many, dim)
     if name == "matrix":
