@@ -50,12 +50,19 @@ def over_leading_axes(
 
 def _varying_alike(leaves: Sequence[Array]) -> list[Array]:
     """Leaves that vary over the same axes of a `shard_map` around this, as loops want them."""
-    each = [frozenset(getattr(jax.typeof(x), "vma", ())) for x in leaves]
+    each = [varying_axes(x) for x in leaves]
     lacking = [tuple(frozenset().union(*each) - axes) for axes in each]
     return [
         jax.lax.pcast(x, axes, to="varying") if axes else x
         for x, axes in zip(leaves, lacking, strict=True)
     ]
+
+
+def varying_axes(x: Array) -> frozenset[str]:
+    """Axes of a `shard_map` around this over which `x` varies."""
+    kind = jax.typeof(x)
+    newer = getattr(kind, "manual_axis_type", None)  # from JAX 0.11 on
+    return frozenset(getattr(kind, "vma", ()) if newer is None else newer.varying)
 
 
 def _mapped(function: Callable[..., Any], event_ranks: Sequence[int], *leaves: Array) -> Any:

@@ -226,14 +226,15 @@ def variance(g: Gaussian, /) -> Float[Array, "... d"]:
     return g.cov.variance()
 
 
+@lift_events
 def stddev(g: Gaussian, /) -> Float[Array, "... d"]:
-    """Standard deviations, the square root of `variance`.
+    """Standard deviations, the square root of `variance`. Costs as there
 
     >>> from gaussjax import from_scale
     >>> stddev(from_scale([0.0, 0.0], [1.0, 2.0]))
     Array([1., 2.], dtype=float32)
     """
-    return jnp.sqrt(variance(g))
+    return g.cov.stddev()
 
 
 @lift_events

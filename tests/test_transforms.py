@@ -274,6 +274,8 @@ def test_triangular_roots_neither_overflow_nor_underflow(scale, d):
     ):
         close(got.mean / scale, expected.mean)
         close(got.cov.lower / scale, expected.cov.lower)
+        close(gj.stddev(got) / scale, gj.stddev(expected))
+    close(gj.stddev(noise) / scale, np.ones(d))
 
 
 def test_conditioning_on_nothing_and_on_everything_is_defined():

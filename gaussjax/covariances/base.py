@@ -174,6 +174,10 @@ class Covariance(abc.ABC):
         """Diagonal of Σ."""
         return over_basis(self, lambda e: jnp.sum(jnp.square(self.color_transpose(e))))
 
+    def stddev(self) -> Float[Array, " d"]:
+        """Square root of the variance."""
+        return jnp.sqrt(self.variance())
+
     def precision_diagonal(self) -> Float[Array, " d"]:
         """Diagonal of Σ⁻¹."""
         return over_basis(self, self.inv_quad)

@@ -9,6 +9,7 @@ import math
 
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jaxtyping import Array, Bool, Float
 
 from gaussjax._struct import leaf, structure
@@ -62,6 +63,13 @@ class Cholesky(Covariance):
     def variance(self) -> Float[Array, " d"]:
         """Squared lengths of the rows of L. O(d²), not O(d³)."""
         return jnp.sum(jnp.square(jnp.tril(self.lower)), axis=1)
+
+    def stddev(self) -> Float[Array, " d"]:
+        """Lengths of the rows of L, also where their squares leave the range of the dtype."""
+        lower = jnp.tril(self.lower)
+        units = lax.stop_gradient(jnp.max(jnp.abs(lower), axis=1, initial=0))
+        units = jnp.where(units == 0, 1.0, units)
+        return units * jnp.sqrt(jnp.sum(jnp.square(lower / units[:, None]), axis=1))
 
     def color_transpose(self, vector: Float[Array, " d"], /) -> Float[Array, " d"]:
         """Lᵀ v. O(d²), without the detour over a derivative of L ε"""

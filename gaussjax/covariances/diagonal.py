@@ -83,6 +83,10 @@ class DiagonalRoot(Covariance):
         evidence = log_density(Diagonal(both), value)
         return Conditional(gain * value, Diagonal(sigma * (tau / both)), evidence)
 
+    def stddev(self) -> Float[Array, " d"]:
+        """The root itself, whose square may leave the range of the dtype."""
+        return self.root()
+
     def variance(self) -> Float[Array, " d"]:
         """σ². O(d), not O(d²)."""
         return jnp.square(self.root())

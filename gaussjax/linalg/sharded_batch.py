@@ -14,6 +14,8 @@ from jax.experimental.custom_partitioning import custom_partitioning
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array
 
+from gaussjax._batching import varying_axes
+
 Function = Callable[..., Any]
 
 
@@ -40,7 +42,8 @@ def split_over_devices(
     automatic.def_partition(partition, sharding_rule=rule, need_replication_factors=tuple(whole))
 
     def on_this_platform(*arrays: Array) -> Any:
-        here = function if any(_varies(x) for x in arrays) else automatic  # if so, it is a part
+        is_part = any(varying_axes(x) for x in arrays)  # of what a `shard_map` around this splits
+        here = function if is_part else automatic
         if elsewhere is None:
             return here(*arrays)
         return lax.platform_dependent(*arrays, cpu=here, default=elsewhere)
@@ -110,8 +113,3 @@ def _split(arrays: Sequence[Any], names: Sequence[Sequence[str]], whole: str) ->
 
 def _spec(split: dict[str, Any], axes: Sequence[str]) -> PartitionSpec:
     return PartitionSpec(*(split.get(name) for name in axes))
-
-
-def _varies(x: Array) -> frozenset[str]:
-    """Axes of a `shard_map` around this over which `x` varies."""
-    return frozenset(getattr(jax.typeof(x), "vma", ()))
