@@ -2,7 +2,6 @@
 
 import json
 import re
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -125,35 +124,43 @@ CORE = ("log_prob", "gradient of log_prob", "color_symmetric", "sample", "condit
 APART = "sample of toeplitz"  # in a program of its own: see the tests
 
 
-def main(axis_type):
-    mesh = jax.make_mesh((8,), ("batch",), axis_types=(AxisType[axis_type],))
+def main():
+    """One report for each type of mesh axes; both are compared with the same values."""
+    meshes = {
+        axes: jax.make_mesh((8,), ("batch",), axis_types=(AxisType[axes],))
+        for axes in ("Auto", "Explicit")
+    }
     rng = np.random.default_rng(0)
-    report, refused = {}, {}
+    reports, refused = {axes: {} for axes in meshes}, {}
     for d, some in ((SMALL, list(KINDS)[:4]), (LARGE, list(KINDS))):
         batches = {kind: (batch(kind, rng, d), batch(kind, rng, d)) for kind in some}
         x = rng.normal(size=(16, d)).astype(np.float32)
         for kind, following in zip(some, some[1:] + some[:1], strict=True):
             arguments = (*batches[kind], batches[following][0], x)
             functions = about(kind, following, d)
-            if axis_type == "Explicit":  # whose rules are applied when a function is traced
-                refused |= traced(mesh, functions, arguments)
+            # The rules of explicit axes are applied when a function is traced.
+            refused |= traced(meshes["Explicit"], functions, arguments)
             if d == LARGE:
                 functions = {
                     n: f for n, f in functions.items() if n.split(" of " + kind)[0] in CORE
                 }
             for apart in (False, True):
                 part = {n: f for n, f in functions.items() if n.startswith(APART) == apart}
-                report |= examine(mesh, part, arguments)
+                examine(reports, meshes, part, arguments)
     for size, d, functions in ((16, SMALL, MATRICES), (16, LARGE, MATRICES), (8, HUGE, FEW)):
         named = {f"{name}, d = {d}": function for name, function in functions.items()}
-        report |= examine(mesh, named, matrices(rng, size, d))
+        examine(reports, meshes, named, matrices(rng, size, d))
+    transformed = under_transformations(meshes, rng)
+    sizes = (SMALL, 20, 40, 70)  # four ways to solve
     found = {
-        "batched": report,
-        "refused": refused,
-        "transformed": under_transformations(mesh, rng),
-        "shared": {d: shared(mesh, rng, d) for d in (SMALL, 20, 40, 70)},  # four ways to solve
+        axes: {
+            "batched": reports[axes],
+            "transformed": transformed[axes],
+            "shared": {d: shared(mesh, rng, d) for d in sizes},
+        }
+        for axes, mesh in meshes.items()
     }
-    print(json.dumps(found))
+    print(json.dumps({"axes": found, "refused": refused}))
 
 
 def traced(mesh, functions, arguments):
@@ -193,23 +200,34 @@ def about(kind, following, d):
     return values | like | unlike
 
 
-def examine(mesh, functions, arguments):
+def examine(reports, meshes, functions, arguments):
+    """Adds what a program of all functions shows on each mesh, next to one without a mesh."""
+    expected = jax.tree.map(np.asarray, jax.jit(together(functions))(*arguments))
+    for axes, mesh in meshes.items():
+        reports[axes] |= compare_on(mesh, functions, arguments, expected)
+
+
+def together(functions):
+    return lambda *arguments: {name: f(*arguments) for name, f in functions.items()}
+
+
+def compare_on(mesh, functions, arguments, expected):
     """What one program of all functions shows; and one of each, if that shows a fault."""
-
-    def together(*arguments):
-        return {name: function(*arguments) for name, function in functions.items()}
-
+    failed, collectives = "", []
     try:
-        expected = jax.tree.map(np.asarray, jax.jit(together)(*arguments))
         with jax.set_mesh(mesh):
-            got, text = compiled(together, *on(mesh, arguments))
+            got, text = compiled(together(functions), *on(mesh, arguments))
             collectives = sorted(set(re.findall(COLLECTIVES, text)))
     except Exception as error:
-        if len(functions) > 1:
-            return examine_each(mesh, functions, arguments)
-        return {name: {"failed": f"{type(error).__name__}: {error}"[:300]} for name in functions}
-    if collectives and len(functions) > 1:
-        return examine_each(mesh, functions, arguments)
+        failed = f"{type(error).__name__}: {error}"[:300]
+    if (failed or collectives) and len(functions) > 1:
+        alone = (
+            compare_on(mesh, {name: function}, arguments, expected)
+            for name, function in functions.items()
+        )
+        return {name: found for each in alone for name, found in each.items()}
+    if failed:
+        return {name: {"failed": failed} for name in functions}
     return {
         name: {
             "error": compare(got[name], expected[name]),
@@ -222,14 +240,7 @@ def examine(mesh, functions, arguments):
     }
 
 
-def examine_each(mesh, functions, arguments):
-    report = {}
-    for name, function in functions.items():
-        report |= examine(mesh, {name: function}, arguments)
-    return report
-
-
-def under_transformations(mesh, rng):
+def under_transformations(meshes, rng):
     """Errors of batches that `vmap` or `shard_map` take apart, past the sizes of tiles."""
     functions = {
         "kl": gj.kl_divergence,
@@ -237,13 +248,12 @@ def under_transformations(mesh, rng):
         "log_prob": lambda p, q: gj.log_prob(p, q.mean),
         "color_symmetric": lambda p, q: gj.color_symmetric(p, q.mean),
     }
+    over = PartitionSpec("batch")
     ways = {
-        "vmap": jax.vmap,
-        "shard_map": lambda f: jax.shard_map(
-            f, mesh=mesh, in_specs=PartitionSpec("batch"), out_specs=PartitionSpec("batch")
-        ),
+        "vmap": lambda f, mesh: jax.vmap(f),
+        "shard_map": lambda f, mesh: jax.shard_map(f, mesh=mesh, in_specs=over, out_specs=over),
     }
-    errors = {}
+    errors = {axes: {} for axes in meshes}
     for d, size in ((6, 8 * 130), (20, 16), (130, 8)):
         lower = [np.resize(x, (size, d, d)) for x in matrices(rng, 16, d)]
         p, q = (
@@ -252,10 +262,11 @@ def under_transformations(mesh, rng):
         )
         for name, function in functions.items():
             expected = jax.tree.map(np.asarray, jax.jit(function)(p, q))
-            with jax.set_mesh(mesh):
-                for way, change in ways.items():
-                    got = jax.jit(change(function))(*on(mesh, (p, q)))
-                    errors[f"{way} of {name}, d = {d}"] = compare(got, expected)
+            for axes, mesh in meshes.items():
+                with jax.set_mesh(mesh):
+                    for way, change in ways.items():
+                        got = jax.jit(change(function, mesh))(*on(mesh, (p, q)))
+                        errors[axes][f"{way} of {name}, d = {d}"] = compare(got, expected)
     return errors
 
 
@@ -353,4 +364,4 @@ def _column(lower):
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from catalogue import random_lower
+from compiling import quick_jit
 
 from gaussjax import linalg
 from gaussjax.linalg.products import product_with_transpose
@@ -38,10 +39,12 @@ def solve_transpose_by_inverse(matrix, rhs):
 
 def sqrt_by_newton(matrix):
     """Denman-Beavers iteration: independent of eigenvectors, and differentiable."""
-    y, z = matrix, jnp.eye(len(matrix))
-    for _ in range(30):
-        y, z = 0.5 * (y + jnp.linalg.inv(z)), 0.5 * (z + jnp.linalg.inv(y))
-    return y
+
+    def step(_, pair):
+        y, z = pair
+        return 0.5 * (y + jnp.linalg.inv(z)), 0.5 * (z + jnp.linalg.inv(y))
+
+    return jax.lax.fori_loop(0, 30, step, (matrix, jnp.eye(len(matrix))))[0]
 
 
 def factor_by_cholesky(a, b):
@@ -120,9 +123,14 @@ def test_first_derivatives_agree_with_those_of_a_naive_twin(name, d):
     ours, naive, make = CASES[name]
     with jax.enable_x64(True):
         arguments = make(d)
-        expected = jax.grad(along(naive, arguments))(0.0)
-        for derivative in (jax.grad, jax.jacfwd):
-            got = derivative(along(ours, arguments))(0.0)
+
+        @quick_jit
+        def derivatives(arguments):
+            expected = jax.grad(along(naive, arguments))(0.0)
+            return expected, [way(along(ours, arguments))(0.0) for way in (jax.grad, jax.jacfwd)]
+
+        expected, found = derivatives(arguments)
+        for got in found:
             assert abs(got - expected) <= 1e-10 * d * max(1.0, abs(expected))
 
 
@@ -132,9 +140,15 @@ def test_second_derivatives_agree_in_every_mix_of_modes(name, d):
     ours, naive, make = CASES[name]
     with jax.enable_x64(True):
         arguments = make(d)
-        expected = jax.grad(jax.grad(along(naive, arguments)))(0.0)
-        for first, second in itertools.product((jax.grad, jax.jacfwd), repeat=2):
-            got = first(second(along(ours, arguments)))(0.0)
+
+        @quick_jit
+        def derivatives(arguments):
+            mixes = itertools.product((jax.grad, jax.jacfwd), repeat=2)
+            expected = jax.grad(jax.grad(along(naive, arguments)))(0.0)
+            return expected, [first(second(along(ours, arguments)))(0.0) for first, second in mixes]
+
+        expected, found = derivatives(arguments)
+        for got in found:
             assert abs(got - expected) <= 1e-9 * d * max(1.0, abs(expected))
 
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from catalogue import DENSE, STRUCTURES
+from compiling import quick_jit
 from test_transformations import equations
 
 import gaussjax as gj
@@ -51,7 +52,7 @@ def make_pair(pair):
 def test_every_pair_agrees_with_dense_linear_algebra_in_float64(pair):
     with jax.enable_x64(True):
         p, q, dense = make_pair(pair)
-        got = jax.jit(of_a_pair)(p, q)
+        got = quick_jit(of_a_pair)(p, q)
     for name, expected in dense_pair(*dense).items():
         np.testing.assert_allclose(got[name], expected, rtol=1e-10, atol=1e-11, err_msg=name)
 
@@ -63,8 +64,8 @@ PRODUCTS = [(k, other) for k in STRUCTURES for other in dict.fromkeys([k, "diago
 def test_a_product_of_densities_is_the_dense_one(pair):
     with jax.enable_x64(True):
         p, q, (mean, a, other_mean, b) = make_pair(pair)
-        law, log_normalizer = jax.jit(gj.product)(p, q)
-        covariance = jax.jit(gj.covariance)(law)
+        law, log_normalizer = quick_jit(gj.product)(p, q)
+        covariance = quick_jit(gj.covariance)(law)
     v, total = other_mean - mean, a + b
     gain = a @ np.linalg.inv(total)
     logdet = np.linalg.slogdet(2 * np.pi * total)[1]
