@@ -84,8 +84,8 @@ class DiagonalRoot(Covariance):
         return Conditional(gain * value, Diagonal(sigma * (tau / both)), evidence)
 
     def stddev(self) -> Float[Array, " d"]:
-        """The root itself, whose square may leave the range of the dtype."""
-        return self.root()
+        """The root, whose square may leave the range of the dtype."""
+        return jnp.abs(self.root())
 
     def variance(self) -> Float[Array, " d"]:
         """σ². O(d), not O(d²)."""

@@ -18,13 +18,14 @@ from jaxtyping import Array, Float
 from gaussjax.linalg import small
 from gaussjax.linalg.looped import TILE, looped
 from gaussjax.linalg.products import dot
-from gaussjax.linalg.roots import triangular_root
+from gaussjax.linalg.roots import change_of_root, triangular_root
 from gaussjax.linalg.triangular import logdet_of_triangle, solve
 
 Positions = tuple[int, ...]
 Function = Callable[..., Any]
+RANKS = (1, 2, 0, 0)  # of the results
 
-ROTATIONS = 36  # most that are worth their time to compile, two seconds
+ROTATIONS = 36  # most that are worth their time to compile, about two seconds
 
 
 class Conditioned(NamedTuple):
@@ -44,14 +45,12 @@ def condition_rows(rows: Float[Array, "d k"], values: Float[Array, " m"]) -> Con
 def condition_triangle(
     lower: Float[Array, "d d"], values: Float[Array, " m"], *, kept: Positions, given: Positions
 ) -> Conditioned:
-    """From a lower triangle whose rows `given` have these values; both in order. O(d³)"""
-    rotations = _rotations(kept, given)
-    if 0 < rotations <= ROTATIONS:
+    """From a lower triangle whose rows `given` have these values; both ascend. O(d³)"""
+    if all(k > g for k in kept for g in given):
+        return _from_triangle(jnp.tril(lower), values)
+    if _are_rotated(kept, given):
         return Conditioned(*_by_rotations(kept, given)(lower, values))
-    lower = jnp.tril(lower)
-    if rotations == 0:
-        return _from_triangle(lower, values)
-    return condition_rows(lower[np.array([*given, *kept])], values)
+    return condition_rows(jnp.tril(lower)[np.array([*given, *kept])], values)
 
 
 def condition_observed(
@@ -62,13 +61,14 @@ def condition_observed(
     *,
     triangles: bool,
 ) -> Conditioned:
-    """Of F z where G z + N e has these values. O((d + m)³)
+    """Of x = F z where H x + e has these values, from roots F, H F and that of e. O((d + m)³)
 
-    `triangles` says that F and N are lower ones.
+    `triangles` says that F and the root of e are lower triangles.
     """
-    if triangles and 0 < _rotations(*_parts_of(root, noise)) <= ROTATIONS:
+    if triangles and _are_rotated(*_parts(root, noise)):
         return Conditioned(*_observed_by_rotations(root, seen, noise, values))
-    return _observed_by_qr(root, seen, noise, values)
+    zero = jnp.zeros((root.shape[0], noise.shape[1]), root.dtype)
+    return condition_rows(jnp.block([[seen, noise], [root, zero]]), values)
 
 
 def _from_triangle(lower: Array, values: Array) -> Conditioned:
@@ -80,48 +80,74 @@ def _from_triangle(lower: Array, values: Array) -> Conditioned:
     return Conditioned(mean, lower[m:, m:], distance, 2 * logdet_of_triangle(seen))
 
 
-def _rotations(kept: Positions, given: Positions) -> int:
-    return sum(k < g for g in given for k in kept)
+def _are_rotated(kept: Positions, given: Positions) -> bool:
+    rotations = sum(k < g for g in given for k in kept)
+    return 0 < rotations <= ROTATIONS and len(kept) + len(given) <= small.LIMIT
 
 
+# The values come from one kernel, for tiles of a batch. Their derivatives are those of the root
+# that it does not store.
 @functools.cache
 def _by_rotations(kept: Positions, given: Positions) -> Function:
-    def by_qr(lower: Array, values: Array) -> Conditioned:
-        return condition_rows(jnp.tril(lower)[np.array([*given, *kept])], values)
-
-    @_tiled_with_derivative_of(by_qr, 2, 1)
+    @jax.custom_jvp
     def by_rotations(lower: Array, values: Array) -> tuple[Array, ...]:
+        return in_tiles(lower, values)
+
+    @looped(2, 1, to=RANKS, tile=TILE)
+    def in_tiles(lower: Array, values: Array) -> tuple[Array, ...]:
         return small.condition(lower, values, kept, given)
 
+    by_rotations.defjvp(functools.partial(_jvp, _by_root(kept, given)))
     return by_rotations
 
 
-def _tiled_with_derivative_of(plain: Function, *ranks: int) -> Callable[[Function], Function]:
-    """Decorator: for tiles of a batch, with the derivative of another function of the same."""
-
-    def decorate(function: Function) -> Function:
-        rule = jax.custom_jvp(looped(*ranks, to=(1, 2, 0, 0), tile=TILE)(function))
-        rule.defjvp(lambda x, dx: jax.jvp(lambda *x: tuple(plain(*x)), x, dx))
-        return rule
-
-    return decorate
+@jax.custom_jvp
+def _observed_by_rotations(*arrays: Array) -> tuple[Array, ...]:
+    return _observed_in_tiles(*arrays)
 
 
-def _observed_by_qr(root: Array, seen: Array, noise: Array, values: Array) -> Conditioned:
-    zero = jnp.zeros((root.shape[0], noise.shape[1]), root.dtype)
-    return condition_rows(jnp.block([[seen, noise], [root, zero]]), values)
+@_observed_by_rotations.defjvp
+def _(primals, tangents):
+    def by_root(root, seen, noise, values):
+        return _by_root(*_parts(root, noise))(_joint(root, seen, noise), values)
+
+    return _jvp(by_root, primals, tangents)
 
 
-@_tiled_with_derivative_of(_observed_by_qr, 2, 2, 2, 1)
-def _observed_by_rotations(
-    root: Array, seen: Array, noise: Array, values: Array
-) -> tuple[Array, ...]:
-    zero = jnp.zeros((root.shape[0], noise.shape[1]), root.dtype)
-    lower = jnp.block([[root, zero], [seen, noise]])
-    return small.condition(lower, values, *_parts_of(root, noise))
+@looped(2, 2, 2, 1, to=RANKS, tile=TILE)
+def _observed_in_tiles(root: Array, seen: Array, noise: Array, values: Array) -> tuple[Array, ...]:
+    return small.condition(_joint(root, seen, noise), values, *_parts(root, noise))
 
 
-def _parts_of(root: Array, noise: Array) -> tuple[Positions, Positions]:
+@functools.cache
+def _by_root(kept: Positions, given: Positions) -> Function:
+    """The same from the root as an array, which has a derivative."""
+    in_tiles = looped(2, to=(2,), tile=TILE)(
+        functools.partial(small.reordered_root, kept=kept, given=given)
+    )
+    root = jax.custom_jvp(lambda lower: in_tiles(lower))
+
+    @root.defjvp
+    def _(primals, tangents):
+        rows, drows = (jnp.tril(x)[np.array([*given, *kept])] for x in (*primals, *tangents))
+        out = root(*primals)
+        return out, change_of_root(out, rows, drows)
+
+    return lambda lower, values: tuple(_from_triangle(root(lower), values))
+
+
+def _jvp(function: Function, primals: Any, tangents: Any) -> Any:
+    return jax.jvp(function, primals, tangents)
+
+
+def _joint(root: Array, seen: Array, noise: Array) -> Float[Array, "n n"]:
+    """The root of x and then y."""
+    return jnp.block(
+        [[root, jnp.zeros((root.shape[0], noise.shape[1]), root.dtype)], [seen, noise]]
+    )
+
+
+def _parts(root: Array, noise: Array) -> tuple[Positions, Positions]:
     """Positions of x and of y in the joint law of both."""
     d, m = root.shape[0], noise.shape[0]
     return tuple(range(d)), tuple(range(d, d + m))

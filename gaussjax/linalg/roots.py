@@ -97,8 +97,6 @@ def _eigen_roots(matrix: Array) -> tuple[Array, Array]:
     return vectors, jnp.where(jnp.all(values >= -noise), roots, jnp.nan)
 
 
-# L Lᵀ = F Fᵀ. With Q = L⁻¹F (orthonormal rows) and K = L⁻¹ dF Qᵀ, as for the Cholesky factor,
-#   dL = L Φ(K + Kᵀ).
 @jax.custom_jvp
 def triangular_root(factor: Float[Array, "d k"]) -> Float[Array, "d d"]:
     """Lower L with L Lᵀ = F Fᵀ and a diagonal that is not negative."""
@@ -120,7 +118,14 @@ def _root_by_lapack(factor: Array) -> Array:
 
 @triangular_root.defjvp
 def _(primals, tangents):
-    (factor,), (dfactor,) = primals, tangents
-    lower = triangular_root(factor)
+    lower = triangular_root(*primals)
+    return lower, change_of_root(lower, *primals, *tangents)
+
+
+def change_of_root(lower: Array, factor: Array, dfactor: Array) -> Float[Array, "d d"]:
+    """Derivative of the lower L with L Lᵀ = F Fᵀ.
+
+    With Q = L⁻¹F (orthonormal rows) and K = L⁻¹ dF Qᵀ it is dL = L Φ(K + Kᵀ), as for `cholesky`.
+    """
     k = dot(solve(lower, dfactor), solve(lower, factor).T)
-    return lower, dot(lower, half_triangle(k + k.T))
+    return dot(lower, half_triangle(k + k.T))

@@ -31,11 +31,12 @@ def split_over_devices(
 
     def partition(mesh: Any, arguments: Any, result: Any) -> Any:
         results, treedef = jax.tree.flatten(result)
-        names = _names(before, arguments), _names(after, results)
-        split = _split((*arguments, *results), [*names[0], *names[1]], whole)  # alike for all
-        given, wanted = (
-            [NamedSharding(mesh, _spec(split, axes)) for axes in side] for side in names
-        )
+        shardings = [x.sharding for x in (*arguments, *results)]
+        if all(isinstance(x, NamedSharding) for x in shardings):  # else XLA has made them alike
+            names = _names([*before, *after], [*arguments, *results])
+            split = _split([*arguments, *results], names, whole)
+            shardings = [NamedSharding(mesh, _spec(split, axes)) for axes in names]
+        given, wanted = shardings[: len(arguments)], shardings[len(arguments) :]
         return mesh, function, jax.tree.unflatten(treedef, wanted), tuple(given)
 
     automatic = custom_partitioning(function)
@@ -102,12 +103,15 @@ def _names(terms: Sequence[str], arrays: Sequence[Any]) -> list[list[str]]:
 
 
 def _split(arrays: Sequence[Any], names: Sequence[Sequence[str]], whole: str) -> dict[str, Any]:
-    """Mesh axes that each axis is sharded over."""
+    """Mesh axes that each axis is sharded over; one that two would take goes to the first."""
     found: dict[str, Any] = {}
+    taken: set[str] = set()
     for x, axes in zip(arrays, names, strict=True):
         for name, mesh_axes in zip(axes, x.sharding.spec, strict=False):
-            if mesh_axes is not None and name not in whole:
-                found.setdefault(name, mesh_axes)
+            own = set(jax.tree.leaves(mesh_axes))
+            if own and name not in whole and name not in found and not own & taken:
+                found[name] = mesh_axes
+                taken |= own
     return found
 
 

@@ -111,26 +111,22 @@ def triangular_root(factor: Float[Array, "d k"]) -> Float[Array, "d d"]:
     return _lower_of_columns(columns, factor[:, :0])
 
 
+def reordered_root(
+    lower: Float[Array, "d d"], kept: Sequence[int], given: Sequence[int]
+) -> Float[Array, "d d"]:
+    """The lower root of the rows of L given and then kept, by Givens rotations of its columns."""
+    columns, order = _rotated_columns(lower, kept, given), [*given, *kept]
+    return jnp.tril(jnp.stack([_at(columns[j], order) for j in order], axis=1))
+
+
 def condition(
     lower: Float[Array, "d d"],
     values: Float[Array, " m"],
     kept: Sequence[int],
     given: Sequence[int],
 ) -> tuple[Float[Array, " n"], Float[Array, "n n"], Float[Array, ""], Float[Array, ""]]:
-    """What `conditional.py` returns, by Givens rotations of the columns of L.
-
-    Each row given is cleared left of its diagonal, in the columns kept. Those stay zero above
-    theirs, when the rotations go from right to left.
-    """
-    d = lower.shape[-1]
-    columns = [lower[j:, j] for j in range(d)]  # from some row on; all is zero above
-    for g in given:
-        pivot, scale = columns[g], jnp.max(jnp.abs(lower[g, : g + 1]))
-        for i in reversed([k for k in kept if k < g]):
-            pivot = jnp.pad(pivot, (d - i - pivot.shape[0], 0))
-            pivot, columns[i] = _rotated(pivot, columns[i], g - i, scale)
-        columns[g] = pivot
-    columns = [jnp.pad(column, (d - column.shape[0], 0)) for column in columns]
+    """What `conditional.py` makes of that root, which is not stored."""
+    columns = _rotated_columns(lower, kept, given)
     rows = [[columns[g][i] for g in given[: n + 1]] for n, i in enumerate(given)]
     whitened = _forward(rows, _scalars(values))
     mean = _total([_at(columns[g], kept) * w for g, w in zip(given, whitened, strict=True)])
@@ -234,14 +230,29 @@ def _backward(rows: list[Column], rhs: Column, start: int = 0) -> Column:
     return out[::-1]
 
 
-def _rotated(pivot: Array, other: Array, row: int, scale: Array) -> tuple[Array, Array]:
-    """Two columns after the rotation that makes this row of `other` zero.
+def _rotated_columns(lower: Array, kept: Sequence[int], given: Sequence[int]) -> list[Array]:
+    """L Q for the rotations Q that clear each row given left of its diagonal, in columns kept.
 
-    In units of `scale` no square overflows. Where the row is zero in both, nothing is rotated.
+    Those stay zero above their diagonals, when the rotations go from right to left.
     """
-    a, b = pivot[row] / scale, other[row] / scale
+    d = lower.shape[-1]
+    columns = [lower[j:, j] for j in range(d)]  # from some row on; all is zero above
+    for g in given:
+        pivot = columns[g]
+        for i in reversed([k for k in kept if k < g]):
+            pivot = jnp.pad(pivot, (d - i - pivot.shape[0], 0))
+            pivot, columns[i] = _rotated(pivot, columns[i], g - i)
+        columns[g] = pivot
+    return [jnp.pad(column, (d - column.shape[0], 0)) for column in columns]
+
+
+def _rotated(pivot: Array, other: Array, row: int) -> tuple[Array, Array]:
+    """Two columns after the rotation that makes this row of `other` zero."""
+    a, b = pivot[row], other[row]
+    unit = _nonzero(jnp.maximum(jnp.abs(a), jnp.abs(b)))  # in which squares are in range
+    a, b = a / unit, b / unit
     length = jnp.sqrt(a * a + b * b)
-    cosine = jnp.where(length == 0, 1.0, a) / _nonzero(length)
+    cosine = jnp.where(length == 0, 1.0, a) / _nonzero(length)  # where both are zero, none
     sine = b / _nonzero(length)
     return cosine * pivot + sine * other, cosine * other - sine * pivot
 
