@@ -16,7 +16,7 @@ train: $(READY) ## Train the VAE on the digits: numbers, pictures and checkpoint
 	$(BIN)/python -m examples.vae $(ARGS)
 
 test: $(READY) ## Run every test and doctest
-	$(BIN)/python -m pytest -n 2 $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
 
 lint: $(READY) ## Check style, formatting and the layers' import contract
 	$(BIN)/ruff check

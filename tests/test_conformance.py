@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from catalogue import DENSE, STRUCTURES, random_lower
+from compiling import quick_jit
 
 import gaussjax as gj
 from gaussjax.covariances import Covariance, leaf, structure
@@ -15,15 +16,6 @@ from gaussjax.testing import check_covariance
 CASES = [(kind, d) for kind in STRUCTURES for d in (1, 6, 17) if d == 6 or kind in DENSE]
 
 
-@pytest.fixture
-def little_effort():
-    """Compiles quickly: what users run is in float32, and is compiled as theirs in other tests."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-    jax.clear_caches()  # no other test is to meet these programs
-
-
 @pytest.mark.parametrize(("kind", "d"), CASES)
 def test_structure_agrees_with_dense_linear_algebra(kind, d):
     cov, dense = STRUCTURES[kind](np.random.default_rng(d), d, np.float32)
@@ -31,8 +23,8 @@ def test_structure_agrees_with_dense_linear_algebra(kind, d):
 
 
 @pytest.mark.parametrize("kind", STRUCTURES)
-@pytest.mark.usefixtures("little_effort")
-def test_structure_agrees_in_float64(kind):
+def test_structure_agrees_in_float64(kind, monkeypatch):
+    monkeypatch.setattr("gaussjax.testing.jax.jit", quick_jit)  # float32 is compiled as usual
     d = 3 if kind in DENSE else 1
     with jax.enable_x64(True):
         cov, dense = STRUCTURES[kind](np.random.default_rng(3), d, np.float64)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from catalogue import random_lower
+from compiling import quick_jit
 from jax.sharding import AxisType
 
 import gaussjax as gj
@@ -84,7 +85,8 @@ def test_the_program_does_not_grow_with_the_dimension(measured):
     assert found["at twice the size"] == len(found["collectives"])
 
 
-def test_on_one_device_it_passes_the_conformance_suite():
+def test_on_one_device_it_passes_the_conformance_suite(monkeypatch):
+    monkeypatch.setattr("gaussjax.testing.jax.jit", quick_jit)  # for its values alone
     lower = random_lower(np.random.default_rng(6), 6)
     with jax.set_mesh(mesh(AxisType.Explicit)):
         check_covariance(

@@ -13,7 +13,7 @@ KNOWN = {  # collectives that cannot go: one `cond` for a whole batch asks all d
     "Auto": {"sample of toeplitz, d = 34": ["all-reduce"]},
     "Explicit": {},
 }
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.timeout(900), pytest.mark.xdist_group("sharding")]  # one worker's
 
 
 @pytest.fixture(scope="module")

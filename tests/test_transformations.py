@@ -177,9 +177,9 @@ def test_nothing_trips_over_hostile_settings(kind, d):
     g, x = make(kind, d)
     with jax.debug_nans(True), jax.checking_leaks(), jax.debug_key_reuse(True):
         key = jax.random.key(1)
-        jax.jit(gj.sample)(key, g)
-        jax.jit(jax.grad(gj.kl_divergence))(g, gj.standard(d))
-        jax.jit(gj.log_prob)(g, x)
+        quick_jit(gj.sample)(key, g)
+        quick_jit(jax.grad(gj.kl_divergence))(g, gj.standard(d))
+        quick_jit(gj.log_prob)(g, x)
 
 
 def test_arguments_may_be_donated():
