@@ -160,7 +160,7 @@ def main():
         }
         for axes, mesh in meshes.items()
     }
-    print(json.dumps({"axes": found, "refused": refused}))
+    print(json.dumps({"axes": found, "refused": refused, "crossing": crossing(rng)}))
 
 
 def traced(mesh, functions, arguments):
@@ -309,6 +309,46 @@ def shared(mesh, rng, d):
         "errors": {name: compare(parts[name][0], each[name]) for name in functions},
         "talking": [name for name in functions if re.findall(COLLECTIVES, parts[name][1])],
     }
+
+
+def crossing(rng):
+    """Errors on a mesh of two axes: one of them alone, and one that two operands would take."""
+
+    def mean(lower, y):
+        g = gj.Gaussian(jnp.zeros(lower.shape[-1]), gj.Cholesky(lower))
+        return gj.condition(g, [2], y).mean
+
+    def gradient(lower, y):
+        return jax.grad(lambda lower: jnp.sum(mean(lower, y) ** 2))(lower)
+
+    def solve(lower, y):
+        return jax.vmap(jax.vmap(gj.linalg.solve_lower), (None, 0))(lower, y)
+
+    batch, first, second = PartitionSpec("b"), PartitionSpec("b", None), PartitionSpec(None, "b")
+    errors = {}
+    for axes in (AxisType.Auto, AxisType.Explicit):
+        mesh = jax.make_mesh((2, 4), ("a", "b"), axis_types=(axes, axes))
+        for d in (SMALL, 20):
+            lower = np.stack([random_lower(rng, d) for _ in range(4)])
+            y = rng.normal(size=(8, 4, d)).astype(np.float32)
+            cases = {
+                "value": (mean, (lower, y[0, :, :1]), (batch, batch)),
+                "gradient": (gradient, (lower, y[0, :, :1]), (batch, PartitionSpec())),
+            }
+            if axes == AxisType.Auto:  # explicit ones refuse to broadcast such operands
+                cases["crossing"] = (mean, (lower, y[..., :1]), (batch, first))
+                cases["shared"] = (solve, (lower, y), (batch, batch))
+                cases["both"] = (solve, (lower, y), (batch, second))
+            for name, (function, arguments, specs) in cases.items():
+                expected = jax.tree.map(np.asarray, jax.jit(function)(*arguments))
+                with jax.set_mesh(mesh):
+                    placed = [
+                        jax.device_put(x, NamedSharding(mesh, spec))
+                        for x, spec in zip(arguments, specs, strict=True)
+                    ]
+                    got = jax.jit(function)(*placed)
+                errors[f"{name}, {axes.name}, d = {d}"] = compare(got, expected)
+    return errors
 
 
 def _scaled(rng, d, dtype):

@@ -76,6 +76,11 @@ def test_arguments_that_differ_in_sharding_are_brought_together(report):
     assert all(found["mixed"] < 2e-6 for found in report["shared"].values())
 
 
+def test_operands_may_compete_for_an_axis_of_the_mesh(found):
+    assert len(found["crossing"]) == 14
+    assert {name: e for name, e in found["crossing"].items() if not e < 1e-5} == {}
+
+
 def test_vmap_and_shard_map_take_a_sharded_batch_apart(report):
     assert len(report["transformed"]) == 24
     assert {name: e for name, e in report["transformed"].items() if not e < 1e-5} == {}

@@ -279,6 +279,26 @@ def test_triangular_roots_neither_overflow_nor_underflow(scale, d):
     close(gj.stddev(noise) / scale, np.ones(d))
 
 
+@pytest.mark.parametrize(("d", "m"), [(3, 3), (4, 2)])
+def test_a_precise_observation_has_the_same_posterior_when_differentiated(d, m):
+    rng = np.random.default_rng(d)
+    lower = 1e4 * (0.3 * np.tril(rng.normal(size=(d, d)), -1) + np.eye(d)).astype(np.float32)
+    matrix = rng.normal(size=(m, d)).astype(np.float32)
+    noise = gj.Gaussian(jnp.zeros(m), gj.Diagonal(jnp.full(m, 1e-4)))
+
+    def scales(lower):
+        prior = gj.Gaussian(jnp.zeros(d), gj.Cholesky(lower))
+        return gj.stddev(gj.observe(prior, matrix, noise, jnp.zeros(m)).posterior)
+
+    value, (primal, _) = scales(lower), jax.jvp(scales, (lower,), (lower,))
+    np.testing.assert_allclose(primal, value, rtol=1e-5)
+    # Σ⁻¹ = L⁻ᵀL⁻¹ + HᵀH/σ² by QR of the root in float64
+    wide = np.linalg.inv(lower.astype(float)).T, matrix.T / 1e-4
+    triangle = np.linalg.qr(np.concatenate(wide, axis=1).T, mode="r")
+    expected = np.sqrt(np.sum(np.linalg.inv(triangle) ** 2, axis=1))
+    np.testing.assert_allclose(value, expected, rtol=1e-4)
+
+
 def test_conditioning_on_nothing_and_on_everything_is_defined():
     g, mean, sigma = make("cholesky")
     close(gj.covariance(gj.condition(g, [], jnp.zeros(0))), sigma)
