@@ -77,9 +77,10 @@ def observe(prior: Gaussian, matrix: ArrayLike, noise: Gaussian, y: ArrayLike, /
     """Posterior of x ~ prior given y = H x + e, e ~ noise, and log p(y). O((d + m)³)
 
     `matrix` H is `(..., m, d)`, `noise` a Gaussian in m dimensions whose mean counts, `y`
-    `(..., m)`. By QR of the root of (y, x), the array form of the Kalman update: the covariance
-    is positive definite by construction, never Σ − K S Kᵀ. A prior known by its precision stays
-    so, and may be improper (a zero on the diagonal of its factor): then the evidence is NaN.
+    `(..., m)`. By QR of the root of (y, x), or rotations where it is small, the array form of the
+    Kalman update: the covariance is positive definite by construction, never Σ − K S Kᵀ. A prior
+    known by its precision stays so, and may be improper (a zero on the diagonal of its factor):
+    then the evidence is NaN.
 
     Raises:
         ValueError: sizes differ or batch shapes do not broadcast.

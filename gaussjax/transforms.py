@@ -127,10 +127,11 @@ def marginal(g: Gaussian, indices: Any, /) -> Gaussian:
 def condition(g: Gaussian, indices: Any, values: ArrayLike, /) -> Gaussian:
     """Law of the other coordinates, in their order, given those at `indices`. O(d³), by structure
 
-    `values` is `(..., m)`; indices as in `marginal`. By QR of the rows of the factor:
-    [[A, 0], [B, C]] gives the mean μ₂ + B A⁻¹(v − μ₁) and the covariance C Cᵀ, so nothing is
-    subtracted. Diagonal and low-rank covariances, blocks, precisions and chains stay what they are.
-    No indices give g, all of them a Gaussian of dimension 0. `condition_where` takes a mask.
+    `values` is `(..., m)`; indices as in `marginal`. By QR of the rows of the factor, or rotations
+    of its columns where it is small: [[A, 0], [B, C]] gives the mean μ₂ + B A⁻¹(v − μ₁) and the
+    covariance C Cᵀ, so nothing is subtracted. Diagonal and low-rank covariances, blocks,
+    precisions and chains stay what they are. No indices give g, all of them a Gaussian of
+    dimension 0. `condition_where` takes a mask.
 
     Raises:
         ValueError: a static index is out of range or repeated, or sizes differ.
