@@ -10,7 +10,7 @@ from catalogue import random_lower
 from compiling import quick_jit
 
 from gaussjax import linalg
-from gaussjax.linalg.products import product_with_transpose
+from gaussjax.linalg.products import lower_times_vector, product_with_transpose
 from gaussjax.linalg.triangular import solve_triangle
 
 DIMS = (1, 3, 16, 17)  # on both sides of the unrolled kernels' limit
@@ -35,6 +35,25 @@ def solve_by_inverse(matrix, rhs):
 
 def solve_transpose_by_inverse(matrix, rhs):
     return jnp.linalg.solve(jnp.tril(matrix).T, rhs)
+
+
+@pytest.mark.parametrize("d", [1, 32, 33, 37, 64, 100, 256, 257, 700])
+def test_products_with_vectors_never_read_above_the_diagonal(d):
+    with jax.enable_x64(True):
+        a = jnp.stack([lower(seed, d) for seed in (0, 1)])
+        x = vector(2, 3, 2, d)
+        expected = np.einsum("mij,nmj->nmi", a, x)
+        a = a + jnp.triu(jnp.full((1, d, d), jnp.nan), 1)
+        each = jax.vmap(lower_times_vector)
+        results = [
+            (jax.vmap(each, (None, 0))(a, x), expected),
+            (each(a, x[0]), expected[0]),
+            (jax.vmap(lower_times_vector, (None, 0))(a[0], x[:, 0]), expected[:, 0]),
+            (jax.vmap(lower_times_vector, (0, None))(a, x[0, 0])[0], expected[0, 0]),
+            (lower_times_vector(a[0], x[0, 0]), expected[0, 0]),
+        ]
+        for got, wanted in results:
+            np.testing.assert_allclose(got, wanted, rtol=1e-12, atol=1e-12)
 
 
 def sqrt_by_newton(matrix):

@@ -57,6 +57,14 @@ def test_a_density_and_a_sample_of_a_batch_copy_no_factor():
         assert compiled(function, g, x).memory_analysis().temp_size_in_bytes < factor / 4
 
 
+@pytest.mark.parametrize("d", [64, 256])
+def test_samples_of_larger_factors_copy_none_either(d):
+    g = batch(200, d)
+    registers = 16 * g.mean.nbytes  # that each row is summed up in
+    program = compiled(gj.color, g, g.mean)
+    assert program.memory_analysis().temp_size_in_bytes <= 1.1 * registers
+
+
 @pytest.mark.parametrize("solve", [gj.linalg.solve_lower, gj.linalg.solve_lower_transpose])
 def test_a_vector_is_solved_for_without_a_copy_of_the_matrix(solve):
     lower = jnp.eye(512)

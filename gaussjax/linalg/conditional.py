@@ -13,12 +13,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jaxtyping import Array, Float
 
 from gaussjax.linalg import small
 from gaussjax.linalg.looped import TILE, looped
 from gaussjax.linalg.products import dot
-from gaussjax.linalg.roots import change_of_root, triangular_root
+from gaussjax.linalg.roots import change_of_root, cotangent_of_root, triangular_root
 from gaussjax.linalg.triangular import logdet_of_triangle, solve
 
 Positions = tuple[int, ...]
@@ -122,16 +123,27 @@ def _observed_in_tiles(root: Array, seen: Array, noise: Array, values: Array) ->
 @functools.cache
 def _by_root(kept: Positions, given: Positions) -> Function:
     """The same from the root as an array, which has a derivative."""
+    order = np.array([*given, *kept])
+    back = np.argsort(order)
     in_tiles = looped(2, to=(2,), tile=TILE)(
         functools.partial(small.reordered_root, kept=kept, given=given)
     )
     root = jax.custom_jvp(lambda lower: in_tiles(lower))
 
+    @looped(2, 2, 2, to=(2,), tile=TILE)
+    def cotangent(lower: Array, out: Array, dout: Array) -> Array:
+        return cotangent_of_root(out, lower[order], dout)[back]
+
     @root.defjvp
     def _(primals, tangents):
-        rows, drows = (jnp.tril(x)[np.array([*given, *kept])] for x in (*primals, *tangents))
-        out = root(*primals)
-        return out, change_of_root(out, rows, drows)
+        (lower,), (dlower,) = (tuple(map(jnp.tril, x)) for x in (primals, tangents))
+        out = root(lower)
+        return out, lax.custom_linear_solve(  # either is the root of the other, reordered
+            lambda x: change_of_root(lower, out[back], x[back]),
+            dlower,
+            solve=lambda _, b: change_of_root(out, lower[order], b[order]),
+            transpose_solve=lambda _, c: cotangent(lower, out, c),
+        )
 
     return lambda lower, values: tuple(_from_triangle(root(lower), values))
 

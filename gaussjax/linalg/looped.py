@@ -34,7 +34,8 @@ def looped(*ranks: int, to: tuple[int, ...], tile: int = 1) -> Callable[[Functio
     """
 
     def decorate(function: Function) -> Function:
-        mapped = _over_axes(function, ranks, to, tile, 0, (False,) * len(ranks))
+        traced_once = jax.jit(function)
+        mapped = _over_axes(traced_once, ranks, to, tile, 0, (False,) * len(ranks))
         return functools.wraps(function)(mapped)
 
     return decorate

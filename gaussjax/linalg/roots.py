@@ -129,3 +129,12 @@ def change_of_root(lower: Array, factor: Array, dfactor: Array) -> Float[Array, 
     """
     k = dot(solve(lower, dfactor), solve(lower, factor).T)
     return dot(lower, half_triangle(k + k.T))
+
+
+def cotangent_of_root(lower: Array, factor: Array, cotangent: Array) -> Float[Array, "d k"]:
+    """The transpose of `change_of_root` for a small L: L⁻ᵀ (P + Pᵀ) Q with P = Φ(LᵀC)."""
+    product = small.product if lower.shape[-1] <= small.COLUMNS_LIMIT else dot
+    p = half_triangle(product(lower.T, jnp.tril(cotangent)))
+    rows = small.inverse_rows(lower)
+    q = product(jnp.stack(rows), factor)
+    return product(jnp.stack(rows, axis=1), product(p + p.T, q))

@@ -12,7 +12,7 @@ from gaussjax import _checks
 from gaussjax._batching import call_lifted, lift
 from gaussjax.linalg import lapack, small
 from gaussjax.linalg.looped import looped
-from gaussjax.linalg.products import WHOLE, dot, from_halves
+from gaussjax.linalg.products import WHOLE, dot, for_vectors, from_halves
 
 # Largest triangles of a batch that vectors are solved with by halves, which is faster than a loop
 # over the batch and slower to compile. L⁻ᵀ comes in gradients, which have more to compile already.
@@ -202,7 +202,7 @@ def _substitute(lower: Array, rhs: Array, *, transpose: bool) -> Array:
     if d > small.LIMIT:
         columns = rhs if rhs.ndim == 2 else rhs[:, None]
         return lapack.solve(lower, columns, transpose=transpose).reshape(rhs.shape)
-    unrolled = small.solve_lower_transpose if transpose else small.solve_lower
+    unrolled = functools.partial(_unrolled, transpose=transpose)
     return unrolled(lower, rhs) if rhs.ndim == 1 else jax.vmap(unrolled, (None, 1), 1)(lower, rhs)
 
 
@@ -210,28 +210,18 @@ def _substitute(lower: Array, rhs: Array, *, transpose: bool) -> Array:
 def _vector_solver(transpose: bool) -> Callable[[Array, Array], Array]:
     """By halves where each vector has its own matrix; by the LAPACK where many share one."""
 
-    @jax.custom_batching.custom_vmap
-    def solver(lower: Array, vectors: Array) -> Array:
+    def own(lower: Array, vector: Array) -> Array:
         if lower.ndim == 2:
-            return lapack.solve(lower, vectors[:, None], transpose=transpose)[:, 0]
+            return lapack.solve(lower, vector[:, None], transpose=transpose)[:, 0]
         by_halves = functools.partial(_solve_by_halves, transpose=transpose)
         for _ in lower.shape[:-2]:
             by_halves = jax.vmap(by_halves)
-        return by_halves(lower, vectors)
+        return by_halves(lower, vector)
 
-    @solver.def_vmap
-    def _(size: int, batched: list[bool], lower: Array, vectors: Array) -> tuple[Array, bool]:
-        if not batched[0]:
-            rows = jnp.moveaxis(vectors, 0, -2)
-            return jnp.moveaxis(lapack.solve_rows(lower, rows, transpose=transpose), -2, 0), True
-        if not batched[1]:  # of the batch, and sharded like it
-            vectors = jnp.zeros_like(lower[..., 0]) + vectors[None]
-        return solver(lower, vectors), True
-
-    return solver
+    return for_vectors(own, functools.partial(lapack.solve_rows, transpose=transpose))
 
 
-@functools.partial(jax.jit, static_argnames="transpose")  # traced once for all parts of one size
+@functools.partial(jax.jit, static_argnames="transpose")  # traced once for each size
 def _unrolled(lower: Array, vector: Array, *, transpose: bool) -> Array:
     return (small.solve_lower_transpose if transpose else small.solve_lower)(lower, vector)
 
