@@ -94,7 +94,7 @@ def _safe(matrix: Array, *, levels: tuple[float, ...]) -> tuple[Array, Array, Ar
 #   dL = L Φ(L⁻¹ dΣ L⁻ᵀ),
 # two solves and a product, where autodiff of the recursion scatters. Its transpose is
 #   Σ̄ = ½ L⁻ᵀ (P + Pᵀ) L⁻¹ with P = Φ(LᵀL̄),
-# which for small matrices is written out with L⁻¹.
+# which for small matrices is written out, by entries or with L⁻¹.
 @jax.custom_jvp
 def factorise(matrix: Float[Array, "d d"]) -> Float[Array, "d d"]:
     """`cholesky` of one matrix."""
@@ -121,14 +121,21 @@ def _change(lower: Array, dmatrix: Array) -> Array:
     return dot(lower, half_triangle(solve(lower, solve(lower, dmatrix).T)))
 
 
-@looped(2, 2, to=(2,), tile=8 * TILE)
 def _small_cotangent(lower: Array, cotangent: Array) -> Array:
-    if lower.shape[-1] == 0:
+    d = lower.shape[-1]
+    if d == 0:
         return cotangent
-    product = small.product if lower.shape[-1] <= small.COLUMNS_LIMIT else dot
+    return (_by_entries if d <= small.COTANGENT_LIMIT else _by_inverse)(lower, cotangent)
+
+
+_by_entries = looped(2, 2, to=(2,), tile=TILE)(small.cholesky_cotangent)
+
+
+@looped(2, 2, to=(2,), tile=8 * TILE)
+def _by_inverse(lower: Array, cotangent: Array) -> Array:
     inverse = jnp.stack(small.inverse_rows(lower))
-    p = half_triangle(product(lower.T, jnp.tril(cotangent)))
-    return 0.5 * product(inverse.T, product(p + p.T, inverse))
+    p = half_triangle(dot(lower.T, jnp.tril(cotangent)))
+    return 0.5 * dot(inverse.T, dot(p + p.T, inverse))
 
 
 def _factor(kernel: Callable[[Array], Array], matrix: Array) -> Array:

@@ -26,6 +26,9 @@ VECTOR_LIMIT = 32
 COLUMNS_LIMIT = 8
 """Largest factor that is made of columns, which up to here is faster than by entries."""
 
+COTANGENT_LIMIT = 10
+"""Largest factor whose cotangent is made of entries: beyond, compiling costs more than it saves."""
+
 Column = list[Array]  # the scalars of one column (or vector), by row
 
 
@@ -55,6 +58,28 @@ def _cholesky_entries(matrix: Array) -> Array:
         row.append(jnp.sqrt(_minus_products(matrix[i, i], row, row)))
         rows.append(row)
     return _lower_matrix(rows, matrix)
+
+
+def cholesky_cotangent(
+    lower: Float[Array, "d d"], cotangent: Float[Array, "d d"]
+) -> Float[Array, "d d"]:
+    """Σ̄ of Σ = L Lᵀ, symmetric, from that of L: the columns of the factorisation in reverse.
+
+    Source: Murray, arXiv:1602.07527, §4.2.
+    """
+    rows, bar, d = _entries(lower), _entries(cotangent), lower.shape[-1]
+    for j in reversed(range(d)):
+        pivot, below = rows[j][j], range(j + 1, d)
+        c = [bar[i][j] / pivot for i in below]
+        bar[j][j] = _minus_products(bar[j][j], c, [rows[i][j] for i in below]) / pivot
+        for k in range(j):
+            rest = bar[j][k] - bar[j][j] * rows[j][k]
+            bar[j][k] = _minus_products(rest, c, [rows[i][k] for i in below])
+        for i, x in zip(below, c, strict=True):
+            bar[i][:j] = [y - x * z for y, z in zip(bar[i][:j], rows[j][:j], strict=True)]
+            bar[i][j] = x
+    full = [bar[max(i, k)][min(i, k)] for i in range(d) for k in range(d)]
+    return 0.5 * jnp.stack(full).reshape(d, d)
 
 
 def solve_lower(lower: Float[Array, "d d"], rhs: Float[Array, " d"]) -> Float[Array, " d"]:
