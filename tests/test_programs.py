@@ -65,6 +65,16 @@ def test_samples_of_larger_factors_copy_none_either(d):
     assert program.memory_analysis().temp_size_in_bytes <= 1.1 * registers
 
 
+@pytest.mark.parametrize("d", [16, 32, 64, 256])
+def test_a_sample_draws_its_noise_once_and_not_for_every_row(d):
+    def operations(function):
+        return compiled(function, batch(200, d), jnp.ones((200, d))).cost_analysis()["flops"]
+
+    noise = operations(lambda g, x: jax.random.normal(jax.random.key(0), x.shape))
+    sample = operations(lambda g, x: gj.sample(jax.random.key(0), g))
+    assert sample < operations(gj.color) + 1.1 * noise
+
+
 @pytest.mark.parametrize("solve", [gj.linalg.solve_lower, gj.linalg.solve_lower_transpose])
 def test_a_vector_is_solved_for_without_a_copy_of_the_matrix(solve):
     lower = jnp.eye(512)

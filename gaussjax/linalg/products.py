@@ -127,10 +127,23 @@ def _times(lower: Array, vector: Array) -> Array:
     def at_once(lower: Array, vector: Array) -> Array:
         return jnp.sum(jnp.tril(lower) * vector[..., None, :], axis=-1)
 
-    return lax.platform_dependent(lower, vector, cpu=_by_blocks, default=at_once)
+    def by_blocks(lower: Array, vector: Array) -> Array:
+        return _by_blocks(lower, _stored(vector))
+
+    return lax.platform_dependent(lower, vector, cpu=by_blocks, default=at_once)
 
 
 _times_vector = for_vectors(_times, lambda lower, rows: dot(rows, jnp.tril(lower).mT))
+
+
+def _stored(vector: Array) -> Array:
+    """The same numbers, of which XLA makes an array before they are used.
+
+    It would compute what they are products of, such as noise, again for every row. Divisions it
+    never repeats, and does not know that these are by one.
+    """
+    one = (vector == vector).astype(vector.dtype) + (vector != vector).astype(vector.dtype)
+    return vector / one
 
 
 def _by_blocks(lower: Array, vector: Array) -> Array:
