@@ -1,7 +1,8 @@
 """Batches over 1 and 8 devices: what a Gaussian of one costs in bytes and operations, if compiled.
 
 As in `benchmarks.scale` nothing is run. The compiler counts operations where all is unrolled; it
-counts the body of a loop once and a LAPACK call not at all, so a program with either says none.
+counts the body of a loop once and a LAPACK call not at all, so a program with either says none; of
+what is computed where it is used, it counts the whole array for every part.
 """
 
 from collections.abc import Callable
