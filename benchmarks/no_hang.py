@@ -23,7 +23,9 @@ from benchmarks import harness
 from benchmarks.harness import Hung, Lines
 
 Function = Callable[..., Any]
-Cases = dict[str, tuple[Function, tuple[jax.Array, ...]]]
+Arrays = tuple[jax.Array, ...]
+Cases = dict[str, tuple[Function, Arrays]]
+KEY = jax.random.key(0)
 
 
 def main(
@@ -129,7 +131,7 @@ def gradient(function: Function) -> Function:
 
 
 def cases(batch: int, dim: int) -> Cases:
-    """Every public function that computes something, by name."""
+    """Every public function that computes something, by name, for an even `dim`."""
     keys = iter(jax.random.split(jax.random.key(dim), 8))
 
     def normal(*shape: int) -> jax.Array:
@@ -139,76 +141,160 @@ def cases(batch: int, dim: int) -> Cases:
         below = jnp.tril(normal(dim, dim), -1) * 0.5 / dim**0.5
         return below + jnp.eye(dim) * jnp.exp(0.3 * normal(1, dim))
 
-    mean, other_mean, x = normal(dim), normal(dim), normal(dim)
-    lower, other = factor(), factor()
-    key = jax.random.key(0)
-    roots: dict[str, Function] = {
-        "Cholesky": gj.Cholesky,
-        "PrecisionCholesky": gj.PrecisionCholesky,
+    x = normal(dim)
+    one, other = (normal(dim), factor()), (normal(dim), factor())
+    found = {
+        **_of_roots(one, other, x),
+        **_of_laws(one, other, x),
+        **_constructors(one, x),
+        **_of_linalg(one[1], other[1], x),
+        **_parametrizations(one[1]),
     }
-    out: Cases = {}
+    check_that_all_are_there(found)
+    return found
 
+
+def _of_roots(one: Arrays, other: Arrays, x: jax.Array) -> Cases:
+    """What depends on the root that a dense structure stores."""
+    out: Cases = {}
+    roots = {"Cholesky": gj.Cholesky, "PrecisionCholesky": gj.PrecisionCholesky}
     for root, make in roots.items():
 
-        def one(function: Function, make: Function = make) -> Function:
+        def of(function: Function, make: Function = make) -> Function:
             return lambda m, a, *rest: function(gj.Gaussian(m, make(a)), *rest)
 
         for function in (gj.mean, gj.variance, gj.stddev, gj.covariance, gj.precision, gj.entropy):
-            out[f"{function.__name__} {root}"] = one(function), (mean, lower)
+            out[f"{function.__name__} {root}"] = of(function), one
         for function in (gj.log_prob, gj.score, gj.mahalanobis, gj.whiten, gj.color):
-            out[f"{function.__name__} {root}"] = one(function), (mean, lower, x)
-        out[f"color_symmetric {root}"] = one(gj.color_symmetric), (mean, lower, x)
+            out[f"{function.__name__} {root}"] = of(function), (*one, x)
+        out[f"color_symmetric {root}"] = of(gj.color_symmetric), (*one, x)
         for function in (gj.sample, gj.sample_and_log_prob):
-            out[f"{function.__name__} {root}"] = (
-                one(lambda g, function=function: function(key, g)),
-                (mean, lower),
-            )
+            draw = of(lambda g, function=function: function(KEY, g))
+            out[f"{function.__name__} {root}"] = draw, one
         for other_root, other_make in roots.items():
-
-            def two(function: Function, make: Function = make, other: Function = other_make):
-                return lambda m, a, n, b: function(
-                    gj.Gaussian(m, make(a)), gj.Gaussian(n, other(b))
-                )
-
             pair = f"{root} {other_root}"
             for function in (gj.kl_divergence, gj.cross_entropy):
                 name = f"{function.__name__} {pair}"
-                out[name] = two(function), (mean, lower, other_mean, other)
+                out[name] = _of_two(function, make, other_make), (*one, *other)
             out[f"logdet_divergence {pair}"] = (
                 lambda a, b, f=make, g=other_make: gj.logdet_divergence(f(a), g(b)),
-                (lower, other),
+                (one[1], other[1]),
             )
-
-    matrix = lower @ jnp.swapaxes(lower, -1, -2)
-    out["from_cholesky"] = gj.from_cholesky, (mean, lower)
-    out["from_covariance"] = gj.from_covariance, (mean, matrix)
-    out["from_precision"] = gj.from_precision, (mean, matrix)
-    out["from_scale"] = gj.from_scale, (mean, jnp.abs(x) + 1)
-    out["from_variance"] = gj.from_variance, (mean, jnp.abs(x) + 1)
-    for function in (gj.linalg.cholesky, gj.linalg.symmetric_sqrt):
-        out[f"linalg.{function.__name__}"] = function, (matrix,)
-    out["linalg.safe_cholesky"] = lambda a: gj.linalg.safe_cholesky(a, jitter=1e-6), (matrix,)
-    for function in (gj.linalg.solve_lower, gj.linalg.solve_lower_transpose):
-        out[f"linalg.{function.__name__}"] = function, (lower, x[..., None])
-    out["linalg.logdet_lower"] = gj.linalg.logdet_lower, (lower,)
-    out["linalg.lower_product"] = gj.linalg.lower_product, (lower, other)
-    out["linalg.factor_of_sum"] = gj.linalg.factor_of_sum, (lower, other)
-    pz = gj.parametrize
-    vector = 0.3 * jax.random.normal(key, (batch, pz.gaussian_size(dim)))
-    triangle, corner = vector[:, : pz.vector_size(dim)], vector[:, : pz.correlation_size(dim)]
-    out["parametrize.gaussian_from_vector"] = lambda v: pz.gaussian_from_vector(v, dim), (vector,)
-    for function in (pz.lower_from_vector, pz.scaled_lower_from_vector):
-        out[f"parametrize.{function.__name__}"] = function, (triangle,)
-    for function in (pz.vector_from_lower, pz.vector_from_scaled_lower, pz.vector_from_correlation):
-        out[f"parametrize.{function.__name__}"] = function, (lower,)
-    out["parametrize.correlation_from_vector"] = pz.correlation_from_vector, (corner,)
-    check_that_all_are_there(out)
     return out
+
+
+def _of_laws(one: Arrays, other: Arrays, x: jax.Array) -> Cases:
+    """Gaussians in, Gaussians out, and what is missing in x."""
+    dim = x.shape[-1]
+    design = jnp.eye(dim)[::2] + 0.1
+    seen, value = tuple(range(0, dim, 2)), x[..., ::2]
+    mask = jnp.arange(dim) % 2 == 0
+    noise = gj.from_scale(jnp.zeros(dim // 2), jnp.ones(dim // 2))
+    functions: dict[str, Function] = {
+        "affine": lambda g, x, v: gj.affine(g, design),
+        "shift": lambda g, x, v: gj.shift(g, x),
+        "scale_by": lambda g, x, v: gj.scale_by(g, x),
+        "marginal": lambda g, x, v: gj.marginal(g, seen),
+        "condition": lambda g, x, v: gj.condition(g, seen, v),
+        "condition_where": lambda g, x, v: gj.condition_where(g, mask, x),
+        "log_prob_observed": lambda g, x, v: gj.log_prob_observed(g, x, mask),
+        "impute": lambda g, x, v: gj.impute(KEY, g, x, mask),
+        "joint": lambda g, x, v: gj.joint(g, design, None, noise),
+        "observe": lambda g, x, v: gj.observe(g, design, noise, v),
+    }
+    out: Cases = {
+        name: (_of_cholesky(function), (*one, x, value)) for name, function in functions.items()
+    }
+    for function in (gj.product, gj.convolve):
+        out[function.__name__] = _of_two(function, gj.Cholesky, gj.Cholesky), (*one, *other)
+    for function in (gj.add, gj.trace_solve):
+        out[function.__name__] = (
+            lambda a, b, f=function: f(gj.Cholesky(a), gj.Cholesky(b)),
+            (one[1], other[1]),
+        )
+    return out
+
+
+def _constructors(one: Arrays, x: jax.Array) -> Cases:
+    """Densities of what they make, so that its solves are called too."""
+    mean, lower = one
+    n = x.shape[-1] // 2
+    matrix = lower @ jnp.swapaxes(lower, -1, -2)
+    positive, decaying = jnp.abs(x) + 1, jnp.broadcast_to(0.5 ** jnp.arange(2.0 * n), x.shape)
+    band = jnp.stack([positive + 2, jnp.ones_like(x)], axis=-2)
+    parts: dict[str, tuple[Function, Arrays]] = {
+        "from_cholesky": (gj.from_cholesky, (lower,)),
+        "from_covariance": (gj.from_covariance, (matrix,)),
+        "from_precision": (gj.from_precision, (matrix,)),
+        "from_scale": (gj.from_scale, (positive,)),
+        "from_variance": (gj.from_variance, (positive,)),
+        "from_low_rank": (gj.from_low_rank, (positive, lower[..., :1])),
+        "from_banded_precision": (gj.from_banded_precision, (band,)),
+        "from_toeplitz": (gj.from_toeplitz, (decaying,)),
+        "from_circulant": (gj.from_circulant, (jnp.full_like(x, 0.1).at[..., 0].set(1.0),)),
+        "from_block_diagonal": (
+            lambda m, a, b: gj.from_block_diagonal(m, [a, b]),
+            (matrix[..., :n, :n], matrix[..., n:, n:]),
+        ),
+        "from_kronecker": (
+            lambda m, a, b: gj.from_kronecker(m, [a, b]),
+            (matrix[..., :2, :2], matrix[..., :n, :n]),
+        ),
+    }
+    return {
+        name: (lambda x, m, *a, make=make: gj.log_prob(make(m, *a), x), (x, mean, *arrays))
+        for name, (make, arrays) in parts.items()
+    }
+
+
+def _of_linalg(lower: jax.Array, other: jax.Array, x: jax.Array) -> Cases:
+    matrix = lower @ jnp.swapaxes(lower, -1, -2)
+    column, corner = 0.1 * x[..., None], jnp.full((*x.shape[:-1], 1, 1), 1e3)
+    la = gj.linalg
+    found: Cases = {
+        "cholesky": (la.cholesky, (matrix,)),
+        "symmetric_sqrt": (la.symmetric_sqrt, (matrix,)),
+        "safe_cholesky": (lambda a: la.safe_cholesky(a, jitter=1e-6), (matrix,)),
+        "solve_lower": (la.solve_lower, (lower, x[..., None])),
+        "solve_lower_transpose": (la.solve_lower_transpose, (lower, x[..., None])),
+        "logdet_lower": (la.logdet_lower, (lower,)),
+        "lower_product": (la.lower_product, (lower, other)),
+        "factor_of_sum": (la.factor_of_sum, (lower, other)),
+        "update": (la.update, (lower, column)),
+        "downdate": (la.downdate, (lower, column)),
+        "append": (la.append, (lower, column, corner)),
+        "delete": (lambda a: la.delete(a, 0), (lower,)),
+    }
+    return {f"linalg.{name}": case for name, case in found.items()}
+
+
+def _parametrizations(lower: jax.Array) -> Cases:
+    pz, dim = gj.parametrize, lower.shape[-1]
+    vector = 0.3 * jax.random.normal(KEY, (len(lower), pz.gaussian_size(dim)))
+    triangle, corner = vector[:, : pz.vector_size(dim)], vector[:, : pz.correlation_size(dim)]
+    found: Cases = {
+        "gaussian_from_vector": (lambda v: pz.gaussian_from_vector(v, dim), (vector,)),
+        "correlation_from_vector": (pz.correlation_from_vector, (corner,)),
+    }
+    for function in (pz.lower_from_vector, pz.scaled_lower_from_vector):
+        found[function.__name__] = function, (triangle,)
+    for function in (pz.vector_from_lower, pz.vector_from_scaled_lower, pz.vector_from_correlation):
+        found[function.__name__] = function, (lower,)
+    return {f"parametrize.{name}": case for name, case in found.items()}
+
+
+def _of_cholesky(function: Function) -> Function:
+    return lambda m, a, *rest: function(gj.Gaussian(m, gj.Cholesky(a)), *rest)
+
+
+def _of_two(function: Function, make: Function, other: Function) -> Function:
+    return lambda m, a, n, b: function(gj.Gaussian(m, make(a)), gj.Gaussian(n, other(b)))
 
 
 def check_that_all_are_there(names: Cases) -> None:
     """A public function that is not called here is an error."""
-    without_arrays = {"batch_shape", "dim", "standard"}
+    without_arrays = {"batch_shape", "dim", "standard", "stack", "concatenate", "take"}
+    without_arrays |= {"from_partitioned_covariance"}  # one Gaussian for several devices
     sizes = {"vector_size", "correlation_size", "gaussian_size"}
     called = {name.split()[0].split(".")[-1] for name in names} | without_arrays | sizes
     for module in (gj, gj.linalg, gj.parametrize):

@@ -7,7 +7,7 @@ import pytest
 pytest.importorskip("tyro")
 pytest.importorskip("matplotlib")
 
-from benchmarks import cells, harness, tables
+from benchmarks import cells, harness, no_hang, tables
 from benchmarks.__main__ import speed
 from benchmarks.harness import Worker
 from benchmarks.operations import COARSE, Row, rows
@@ -96,3 +96,10 @@ def test_the_coarse_part_of_every_sweep_comes_before_the_rest():
     fine = [row.sweep == "single" and row.dim == 4096 for row in planned]
     assert max(i for i, x in enumerate(coarse) if x) < fine.index(True)
     assert len(planned) == len(set(planned))
+
+
+def test_every_public_function_is_called_for_hangs():
+    found = no_hang.cases(batch=1, dim=2)
+    assert "observe" in found
+    with pytest.raises(LookupError, match="condition is not called"):
+        no_hang.check_that_all_are_there({k: v for k, v in found.items() if k != "condition"})
