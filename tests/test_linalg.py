@@ -10,6 +10,7 @@ from catalogue import random_lower
 from compiling import quick_jit
 
 from gaussjax import linalg
+from gaussjax.linalg.looped import looped
 from gaussjax.linalg.products import lower_times_vector, product_with_transpose
 from gaussjax.linalg.triangular import solve_triangle
 
@@ -37,7 +38,7 @@ def solve_transpose_by_inverse(matrix, rhs):
     return jnp.linalg.solve(jnp.tril(matrix).T, rhs)
 
 
-@pytest.mark.parametrize("d", [1, 32, 33, 37, 64, 100, 256, 257, 700])
+@pytest.mark.parametrize("d", [1, 32, 33, 37, 64, 100, 256, 1025])
 def test_products_with_vectors_never_read_above_the_diagonal(d):
     with jax.enable_x64(True):
         a = jnp.stack([lower(seed, d) for seed in (0, 1)])
@@ -54,6 +55,30 @@ def test_products_with_vectors_never_read_above_the_diagonal(d):
         ]
         for got, wanted in results:
             np.testing.assert_allclose(got, wanted, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("d", [4, 40])
+def test_products_with_vectors_can_be_transposed(d):
+    a, x = lower(0, d, np.float32), vector(1, d, dtype=np.float32)
+    (transposed,) = jax.linear_transpose(lambda v: lower_times_vector(a, v), x)(x)
+    np.testing.assert_allclose(transposed, a.T @ x, rtol=1e-4, atol=1e-4)
+    each = jax.vmap(lower_times_vector, (None, 0))
+    (transposed,) = jax.linear_transpose(lambda v: each(a, v), x[None])(x[None])
+    np.testing.assert_allclose(transposed[0], a.T @ x, rtol=1e-4, atol=1e-4)
+
+
+def test_a_kernel_is_traced_once_for_its_value_its_batch_and_its_next_use():
+    shapes = []
+
+    def kernel(matrix):
+        shapes.append(matrix.shape)
+        return 2 * matrix
+
+    twice = looped(2, to=(2,))(kernel)
+    for _ in range(2):
+        jax.jit(jax.vmap(twice))(jnp.ones((5, 3, 3)))
+        jax.jit(twice)(jnp.ones((3, 3)))
+    assert shapes == [(3, 3)]
 
 
 def sqrt_by_newton(matrix):

@@ -138,7 +138,9 @@ def _by_root(kept: Positions, given: Positions) -> Function:
     def _(primals, tangents):
         (lower,), (dlower,) = (tuple(map(jnp.tril, x)) for x in (primals, tangents))
         out = root(lower)
-        return out, lax.custom_linear_solve(  # either is the root of the other, reordered
+        # A solve only to have its transpose in tiles. Either triangle is the root of the other,
+        # reordered, so that the equation is the same derivative; further ones are taken of it.
+        return out, lax.custom_linear_solve(
             lambda x: change_of_root(lower, out[back], x[back]),
             dlower,
             solve=lambda _, b: change_of_root(out, lower[order], b[order]),

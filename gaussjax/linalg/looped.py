@@ -34,7 +34,7 @@ def looped(*ranks: int, to: tuple[int, ...], tile: int = 1) -> Callable[[Functio
     """
 
     def decorate(function: Function) -> Function:
-        traced_once = jax.jit(function)
+        traced_once = jax.jit(function)  # not for each platform, loop and derivative around it
         mapped = _over_axes(traced_once, ranks, to, tile, 0, (False,) * len(ranks))
         return functools.wraps(function)(mapped)
 

@@ -121,26 +121,40 @@ def for_vectors(
     return mapped
 
 
-def _times(lower: Array, vector: Array) -> Array:
-    """L v in one pass, which no copy without what is above the diagonal precedes."""
+def _times_vector(lower: Array, vector: Array) -> Array:
+    """L v and, for what transposes it, Lᵀ c.
 
-    def at_once(lower: Array, vector: Array) -> Array:
-        return jnp.sum(jnp.tril(lower) * vector[..., None, :], axis=-1)
+    JAX lets a linear function have a transpose of its own only as a solve. Of which equation is
+    asked for derivatives in L alone, and those are `_product`'s.
+    """
+    return lax.custom_linear_solve(
+        lambda x: x,
+        vector,
+        solve=lambda _, v: _times(lower, v),
+        transpose_solve=lambda _, c: dot(jnp.tril(lower).T, c),
+    )
+
+
+def _in_one_pass(lower: Array, vector: Array) -> Array:
+    """L v, without a copy of L that is cleared above the diagonal."""
 
     def by_blocks(lower: Array, vector: Array) -> Array:
         return _by_blocks(lower, _stored(vector))
 
+    def at_once(lower: Array, vector: Array) -> Array:
+        return jnp.sum(jnp.tril(lower) * vector[..., None, :], axis=-1)
+
     return lax.platform_dependent(lower, vector, cpu=by_blocks, default=at_once)
 
 
-_times_vector = for_vectors(_times, lambda lower, rows: dot(rows, jnp.tril(lower).mT))
+_times = for_vectors(_in_one_pass, lambda lower, rows: dot(rows, jnp.tril(lower).mT))
 
 
 def _stored(vector: Array) -> Array:
     """The same numbers, of which XLA makes an array before they are used.
 
     It would compute what they are products of, such as noise, again for every row. Divisions it
-    never repeats, and does not know that these are by one.
+    does not repeat, nor does it know that these are by one (a test counts the operations).
     """
     one = (vector == vector).astype(vector.dtype) + (vector != vector).astype(vector.dtype)
     return vector / one

@@ -132,9 +132,7 @@ def change_of_root(lower: Array, factor: Array, dfactor: Array) -> Float[Array, 
 
 
 def cotangent_of_root(lower: Array, factor: Array, cotangent: Array) -> Float[Array, "d k"]:
-    """The transpose of `change_of_root` for a small L: L⁻ᵀ (P + Pᵀ) Q with P = Φ(LᵀC)."""
+    """Transpose of `change_of_root` for a small L: L⁻ᵀ (P + Pᵀ) Q, P = Φ(LᵀC) and Q = L⁻¹F."""
     product = small.product if lower.shape[-1] <= small.COLUMNS_LIMIT else dot
     p = half_triangle(product(lower.T, jnp.tril(cotangent)))
-    rows = small.inverse_rows(lower)
-    q = product(jnp.stack(rows), factor)
-    return product(jnp.stack(rows, axis=1), product(p + p.T, q))
+    return solve(lower, product(p + p.T, solve(lower, factor)), transpose=True)

@@ -78,6 +78,7 @@ def cholesky_cotangent(
         for i, x in zip(below, c, strict=True):
             bar[i][:j] = [y - x * z for y, z in zip(bar[i][:j], rows[j][:j], strict=True)]
             bar[i][j] = x
+    # An entry below the diagonal stands for two of Σ, one on it is halved as in Φ.
     full = [bar[max(i, k)][min(i, k)] for i in range(d) for k in range(d)]
     return 0.5 * jnp.stack(full).reshape(d, d)
 
