@@ -2,8 +2,8 @@
 
 Batched LAPACK calls of jaxlib up to 0.10.2 can wait for each other for ever on few cores. Here a
 child process with the default threads calls the value and the gradient of each function and says
-so; when it is silent for too long, it hangs, and that is said and counted. Structures that store
-vectors are left out: they call no LAPACK.
+so; when it is silent for too long, it hangs, and that is said and counted. Structures that are not
+dense appear in the densities of what their constructors make.
 """
 
 import inspect
