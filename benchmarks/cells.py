@@ -16,6 +16,7 @@ from typing import Any
 
 from benchmarks import harness
 from benchmarks.harness import PATIENCE, Hung, Worker
+from benchmarks.libraries import VMAP
 from benchmarks.operations import OPERATIONS, Row, operation_of
 
 ATTEMPTS = 2  # hangs of one library in one row before it is given up
@@ -37,7 +38,7 @@ def measure_all(
         for number, row in enumerate(rows, start=1):
             if time.monotonic() - start > 60 * minutes:
                 return
-            asked = {x: workers[x] for x in present if operation_of(row.measure) in offers[x]}
+            asked = {x: workers[x] for x in present if is_asked(x, row, offers[x])}
             cells = measure(asked, row, seconds)
             said = ", ".join(f"{cell['library']} {as_text(cell)}" for cell in cells)
             print(f"{number}/{len(rows)} {row.measure} {row.size}: {said}", file=sys.stderr)
@@ -53,6 +54,11 @@ def operations_of(worker: Worker) -> Collection[str]:
         return worker.ask("offers")
     except (Hung, RuntimeError):
         return OPERATIONS
+
+
+def is_asked(library: str, row: Row, offers: Collection[str]) -> bool:
+    """Whether it has the operation. What maps over a batch needs one."""
+    return operation_of(row.measure) in offers and (row.batch is not None or library != VMAP)
 
 
 def measure(workers: dict[str, Worker], row: Row, seconds: float) -> list[Data]:

@@ -243,10 +243,11 @@ def torch_gradient(measure: str, function: Function, arrays: int) -> Function:
     return gradient
 
 
+VMAP = "gaussjax, vmap"
 COPY = "copy"  # what `benchmarks.worker` makes of a measure's arguments and results
 LIBRARIES: dict[str, Callable[[], Operations]] = {
     "gaussjax": gaussjax,
-    "gaussjax, vmap": gaussjax_vmap,
+    VMAP: gaussjax_vmap,
     "gaussjax, from_cholesky": gaussjax_from_cholesky,
     "jax by hand": jax_by_hand,
     "distrax": distrax,

@@ -26,6 +26,8 @@ from gaussjax.covariances import Covariance
 from gaussjax.covariances.base import log_normal
 from gaussjax.linalg import small
 
+REPEATED = 4  # entries of a vector that are sooner compared again than what was found is stored
+
 
 @structure
 class Gaussian:
@@ -295,19 +297,23 @@ def _infinite_with(vector: Array, distance: Array) -> Array:
 
 
 # ∞ − ∞ inside a substitution would be NaN, and its gradient with it. So infinities are zero there,
-# and what comes of it is replaced. The derivative looks for them once more, by a reduction: it has
-# many terms, and each would repeat what fuses with the value.
+# and what comes of it is replaced. The derivative looks for them once more, and sooner by a
+# reduction: it has many terms, each of which would repeat what fuses with the value.
 @jax.custom_jvp
 def _infinity_or(vector: Array, distance: Array) -> Array:
-    unrolled = vector.size <= small.VECTOR_LIMIT
-    largest = small.largest(vector) if unrolled else jnp.max(jnp.abs(vector))
-    return jnp.where(largest == jnp.inf, jnp.inf, distance)  # it is NaN if an entry is
+    return jnp.where(_is_infinite(vector, small.VECTOR_LIMIT), jnp.inf, distance)
 
 
 @_infinity_or.defjvp
 def _(primals, tangents):
-    infinite = jnp.max(jnp.abs(primals[0])) == jnp.inf
+    infinite = _is_infinite(primals[0], REPEATED)
     return _infinity_or(*primals), jnp.where(infinite, 0.0, tangents[1])
+
+
+def _is_infinite(vector: Array, unrolled: int) -> Array:
+    """Whether an entry is and none is NaN. Vectors of so many entries are compared one by one."""
+    alone = vector.size <= unrolled
+    return (small.largest(vector) if alone else jnp.max(jnp.abs(vector))) == jnp.inf
 
 
 @lift_events

@@ -55,6 +55,12 @@ def test_a_copy_moves_the_bytes_of_arguments_and_results(measured):
     assert copy["argument_bytes"] == copy["output_bytes"] == 4 * ((mean + lower + entropy) // 2)
 
 
+def test_one_gaussian_alone_is_not_mapped_over_a_batch():
+    alone, batch = Row("single", "kl", None, 2), Row("dim", "kl", 3, 2)
+    asked = [cells.is_asked("gaussjax, vmap", row, ["kl"]) for row in (alone, batch)]
+    assert asked == [False, True]
+
+
 def test_a_resumed_run_measures_only_what_is_missing(measured):
     before = harness.load(measured)["cells"]
     data = harness.load(measured)

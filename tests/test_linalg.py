@@ -11,8 +11,9 @@ from compiling import quick_jit
 
 from gaussjax import linalg
 from gaussjax.linalg.looped import looped
-from gaussjax.linalg.products import lower_times_vector, product_with_transpose
+from gaussjax.linalg.products import product_with_transpose
 from gaussjax.linalg.triangular import solve_triangle
+from gaussjax.linalg.vector_products import lower_times_vector
 
 DIMS = (1, 3, 16, 17)  # on both sides of the unrolled kernels' limit
 
@@ -38,7 +39,7 @@ def solve_transpose_by_inverse(matrix, rhs):
     return jnp.linalg.solve(jnp.tril(matrix).T, rhs)
 
 
-@pytest.mark.parametrize("d", [1, 32, 33, 37, 64, 100, 256, 1025])
+@pytest.mark.parametrize("d", [1, 16, 21, 32, 33, 37, 64, 65, 100, 256, 1025])
 def test_products_with_vectors_never_read_above_the_diagonal(d):
     with jax.enable_x64(True):
         a = jnp.stack([lower(seed, d) for seed in (0, 1)])
@@ -57,14 +58,16 @@ def test_products_with_vectors_never_read_above_the_diagonal(d):
             np.testing.assert_allclose(got, wanted, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("d", [4, 40])
-def test_products_with_vectors_can_be_transposed(d):
-    a, x = lower(0, d, np.float32), vector(1, d, dtype=np.float32)
-    (transposed,) = jax.linear_transpose(lambda v: lower_times_vector(a, v), x)(x)
-    np.testing.assert_allclose(transposed, a.T @ x, rtol=1e-4, atol=1e-4)
-    each = jax.vmap(lower_times_vector, (None, 0))
-    (transposed,) = jax.linear_transpose(lambda v: each(a, v), x[None])(x[None])
-    np.testing.assert_allclose(transposed[0], a.T @ x, rtol=1e-4, atol=1e-4)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("d", [4, 40, 70])
+def test_products_with_vectors_can_be_transposed(d, dtype):
+    with jax.enable_x64(True):
+        a, x = lower(0, d, dtype), vector(1, d, dtype=dtype)
+        (transposed,) = jax.linear_transpose(lambda v: lower_times_vector(a, v), x)(x)
+        np.testing.assert_allclose(transposed, a.T @ x, rtol=1e-4, atol=1e-4)
+        each = jax.vmap(lower_times_vector, (None, 0))
+        (transposed,) = jax.linear_transpose(lambda v: each(a, v), x[None])(x[None])
+        np.testing.assert_allclose(transposed[0], a.T @ x, rtol=1e-4, atol=1e-4)
 
 
 def test_a_kernel_is_traced_once_for_its_value_its_batch_and_its_next_use():

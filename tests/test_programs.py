@@ -75,6 +75,15 @@ def test_a_sample_draws_its_noise_once_and_not_for_every_row(d):
     assert sample < operations(gj.color) + 1.1 * noise
 
 
+def test_a_sample_in_float64_reads_its_noise_and_does_not_compute_it_in_every_row():
+    with jax.enable_x64(True):
+        g = jax.tree.map(lambda x: x.astype(jnp.float64), batch(1_000, 4))
+        text = compiled(lambda g: gj.sample(jax.random.key(0), g), g).as_text()
+    (result,) = [line for line in text[text.index("ENTRY") :].splitlines() if "ROOT" in line]
+    operands = result[result.index("fusion(") : result.index(")", result.index("fusion("))]
+    assert operands.count("%") == 3  # mean, factor and noise
+
+
 @pytest.mark.parametrize("solve", [gj.linalg.solve_lower, gj.linalg.solve_lower_transpose])
 def test_a_vector_is_solved_for_without_a_copy_of_the_matrix(solve):
     lower = jnp.eye(512)

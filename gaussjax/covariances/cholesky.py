@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float
 from gaussjax._struct import leaf, structure
 from gaussjax.covariances.base import Conditional, Covariance, Indices, log_normal
 from gaussjax.linalg.conditional import Conditioned, condition_rows, condition_triangle
-from gaussjax.linalg.products import dot, lower_times_vector
+from gaussjax.linalg.products import dot
 from gaussjax.linalg.roots import triangular_root
 from gaussjax.linalg.triangular import (
     inv_quad_lower,
@@ -23,6 +23,7 @@ from gaussjax.linalg.triangular import (
     logdet_of_triangle,
     solve,
 )
+from gaussjax.linalg.vector_products import lower_times_vector
 
 
 @structure

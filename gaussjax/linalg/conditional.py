@@ -16,7 +16,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-from gaussjax.linalg import small
+from gaussjax.linalg import rotations, small
 from gaussjax.linalg.looped import TILE, looped
 from gaussjax.linalg.products import dot
 from gaussjax.linalg.roots import change_of_root, cotangent_of_root, triangular_root
@@ -96,7 +96,7 @@ def _by_rotations(kept: Positions, given: Positions) -> Function:
 
     @looped(2, 1, to=RANKS, tile=TILE)
     def in_tiles(lower: Array, values: Array) -> tuple[Array, ...]:
-        return small.condition(lower, values, kept, given)
+        return rotations.condition(lower, values, kept, given)
 
     by_rotations.defjvp(functools.partial(_jvp, _by_root(kept, given)))
     return by_rotations
@@ -117,7 +117,7 @@ def _(primals, tangents):
 
 @looped(2, 2, 2, 1, to=RANKS, tile=TILE)
 def _observed_in_tiles(root: Array, seen: Array, noise: Array, values: Array) -> tuple[Array, ...]:
-    return small.condition(_joint(root, seen, noise), values, *_parts(root, noise))
+    return rotations.condition(_joint(root, seen, noise), values, *_parts(root, noise))
 
 
 @functools.cache
@@ -126,7 +126,7 @@ def _by_root(kept: Positions, given: Positions) -> Function:
     order = np.array([*given, *kept])
     back = np.argsort(order)
     in_tiles = looped(2, to=(2,), tile=TILE)(
-        functools.partial(small.reordered_root, kept=kept, given=given)
+        functools.partial(rotations.reordered_root, kept=kept, given=given)
     )
     root = jax.custom_jvp(lambda lower: in_tiles(lower))
 

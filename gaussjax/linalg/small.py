@@ -26,6 +26,9 @@ VECTOR_LIMIT = 32
 COLUMNS_LIMIT = 8
 """Largest factor that is made of columns, which up to here is faster than by entries."""
 
+STRIP = 8
+"""Rows of a larger triangle that are multiplied, or solved for, at once."""
+
 COTANGENT_LIMIT = 10
 """Largest factor whose cotangent is made of entries: beyond, compiling costs more than it saves."""
 
@@ -85,23 +88,42 @@ def cholesky_cotangent(
 
 def solve_lower(lower: Float[Array, "d d"], rhs: Float[Array, " d"]) -> Float[Array, " d"]:
     """L⁻¹ b by forward substitution."""
-    return _vector(_forward(_entries(lower), _scalars(rhs)), rhs)
+    return _vector(forward(_entries(lower), scalars(rhs)), rhs)
 
 
 def solve_lower_transpose(
     lower: Float[Array, "d d"], rhs: Float[Array, " d"]
 ) -> Float[Array, " d"]:
     """L⁻ᵀ b by back substitution."""
-    return _vector(_backward(_entries(lower), _scalars(rhs)), rhs)
+    return _vector(_backward(_entries(lower), scalars(rhs)), rhs)
 
 
 def lower_times_vector(
     lower: Float[Array, "d d"], vector: Float[Array, " d"]
 ) -> Float[Array, " d"]:
-    """L v as a sum of columns, which fuses where a reduction over the last axis does not."""
+    """L v as sums of columns, which fuse where a reduction over the last axis does not.
+
+    By strips of rows: what is right of their square on the diagonal is not read.
+    """
+    d, entries = lower.shape[-1], scalars(vector)
+    height = STRIP if d >= 2 * STRIP else max(d, 1)
+    strips = []
+    for i in range(0, d, height):
+        rows = slice(i, min(i + height, d))
+        own = total_of_columns(_masked_columns(lower[rows, rows]), entries[rows])
+        left = [lower[rows, j] for j in range(i)]
+        strips.append(own + total_of_columns(left, entries[:i]) if left else own)
+    return jnp.concatenate(strips) if strips else vector
+
+
+def total_of_columns(columns: Sequence[Array], entries: Column) -> Array:
+    """A v, the sum of the columns of A times the entries of v."""
+    return total([column * x for column, x in zip(columns, entries, strict=True)])
+
+
+def _masked_columns(lower: Array) -> list[Array]:
     rows = jnp.arange(lower.shape[-1])
-    columns = [jnp.where(rows >= j, lower[:, j], 0.0) for j in range(lower.shape[-1])]
-    return sum((x * v for x, v in zip(columns, vector, strict=True)), jnp.zeros_like(vector))
+    return [jnp.where(rows >= j, lower[:, j], 0.0) for j in range(lower.shape[-1])]
 
 
 def product(a: Float[Array, "n k"], b: Float[Array, "k m"]) -> Float[Array, "n m"]:
@@ -115,7 +137,7 @@ def inverse_rows(lower: Float[Array, "d d"]) -> list[Float[Array, " d"]]:
     rows: list[Array] = []
     for i in range(lower.shape[-1]):
         one = (positions == i).astype(lower.dtype)
-        rows.append(_minus_products(one, _scalars(lower[i, :i]), rows) / lower[i, i])
+        rows.append(_minus_products(one, scalars(lower[i, :i]), rows) / lower[i, i])
     return rows
 
 
@@ -125,56 +147,33 @@ def triangular_root(factor: Float[Array, "d k"]) -> Float[Array, "d d"]:
     Its L is as accurate as Householder's (Björck 1967); only the orthogonal factor is not. Each row
     is in its own unit meanwhile, so that no square overflows.
     """
-    units = _nonzero(jnp.max(jnp.abs(factor), axis=1, initial=0))
+    units = nonzero(jnp.max(jnp.abs(factor), axis=1, initial=0))
     rows = list(factor / units[:, None])
     columns: list[Array] = []  # column j from row j on
     for j in range(factor.shape[0]):
         norm = jnp.sqrt(jnp.sum(jnp.square(rows[j])))
-        unit = rows[j] / _nonzero(norm)
+        unit = rows[j] / nonzero(norm)
         below = [jnp.sum(unit * row) for row in rows[j + 1 :]]
         rows[j + 1 :] = [row - x * unit for row, x in zip(rows[j + 1 :], below, strict=True)]
         columns.append(jnp.stack([norm, *below]) * units[j:])
     return _lower_of_columns(columns, factor[:, :0])
 
 
-def reordered_root(
-    lower: Float[Array, "d d"], kept: Sequence[int], given: Sequence[int]
-) -> Float[Array, "d d"]:
-    """The lower root of the rows of L given and then kept, by Givens rotations of its columns."""
-    columns, order = _rotated_columns(lower, kept, given), [*given, *kept]
-    return jnp.tril(jnp.stack([_at(columns[j], order) for j in order], axis=1))
-
-
-def condition(
-    lower: Float[Array, "d d"],
-    values: Float[Array, " m"],
-    kept: Sequence[int],
-    given: Sequence[int],
-) -> tuple[Float[Array, " n"], Float[Array, "n n"], Float[Array, ""], Float[Array, ""]]:
-    """What `conditional.py` makes of that root, which is not stored."""
-    columns = _rotated_columns(lower, kept, given)
-    rows = [[columns[g][i] for g in given[: n + 1]] for n, i in enumerate(given)]
-    whitened = _forward(rows, _scalars(values))
-    mean = _total([_at(columns[g], kept) * w for g, w in zip(given, whitened, strict=True)])
-    root = jnp.stack([_at(columns[j], kept) for j in kept], axis=1)
-    return mean, root, _total([w * w for w in whitened]), 2 * _logdet([row[-1] for row in rows])
-
-
 def logdet(lower: Float[Array, "d d"]) -> Float[Array, ""]:
     """Σ log Lᵢᵢ, NaN unless the diagonal is positive."""
     pivots = [lower[i, i] for i in range(lower.shape[-1])]
-    return _logdet(pivots) if pivots else jnp.zeros((), lower.dtype)
+    return logdet_of_pivots(pivots) if pivots else jnp.zeros((), lower.dtype)
 
 
 def largest(vector: Float[Array, " d"]) -> Float[Array, ""]:
     """Max |vᵢ|, NaN if an entry is."""
-    return functools.reduce(jnp.maximum, _scalars(jnp.abs(vector)), jnp.zeros((), vector.dtype))
+    return functools.reduce(jnp.maximum, scalars(jnp.abs(vector)), jnp.zeros((), vector.dtype))
 
 
 def inv_quad(lower: Float[Array, "d d"], vector: Float[Array, " d"]) -> Float[Array, ""]:
     """‖L⁻¹ v‖²: the whitened vector is never stored."""
     rows = _entries(lower)
-    w = _forward(rows, _scalars(vector), reciprocals=_reciprocals(rows))
+    w = forward(rows, scalars(vector), reciprocals=_reciprocals(rows))
     return sum((x * x for x in w), jnp.zeros((), vector.dtype))
 
 
@@ -186,7 +185,7 @@ def relative(
     To be summed up: it multiplies by reciprocals.
     """
     rows = _entries(b)
-    return _relative(_entries(a), rows, _scalars(shift), _reciprocals(rows))
+    return _relative(_entries(a), rows, scalars(shift), _reciprocals(rows))
 
 
 def divergence_gradients(
@@ -195,7 +194,7 @@ def divergence_gradients(
     """Halves of the gradients of the divergence of roots; `divergence.py` has the formula."""
     d = a.shape[-1]
     rows = _entries(b)
-    e, w = _relative(_entries(a), rows, _scalars(shift))
+    e, w = _relative(_entries(a), rows, scalars(shift))
     h = [_backward(rows, column, start=j) for j, column in enumerate(e)]  # H = B⁻ᵀE, lower part
     u = _backward(rows, w)
     grad_a: list[Column] = []
@@ -211,12 +210,39 @@ def divergence_gradients(
     return _lower_matrix(grad_a, a), _lower_matrix(grad_b, b), _vector(u, shift)
 
 
+def scalars(vector: Array) -> Column:
+    """The entries of a vector."""
+    return [vector[i] for i in range(vector.shape[-1])]
+
+
+def forward(
+    rows: list[Column], rhs: Column, *, start: int = 0, reciprocals: Column | None = None
+) -> Column:
+    """L⁻¹ b for a b that is zero above row `start`."""
+    out: Column = []
+    for i, s in enumerate(rhs, start):
+        s = _minus_products(s, rows[i][start:i], out)
+        out.append(s / rows[i][i] if reciprocals is None else s * reciprocals[i])
+    return out
+
+
+def total(terms: Column) -> Array:
+    """The sum of at least one scalar or vector."""
+    return functools.reduce(jnp.add, terms)
+
+
+def logdet_of_pivots(pivots: Column) -> Array:
+    """Σ log of scalars, NaN unless all are positive."""
+    return total([jnp.log(jnp.where(x > 0, x, jnp.nan)) for x in pivots])
+
+
+def nonzero(x: Array) -> Array:
+    """What can be divided by: 1 in place of 0."""
+    return jnp.where(x == 0, 1.0, x)
+
+
 def _entries(lower: Array) -> list[Column]:
     return [[lower[i, j] for j in range(i + 1)] for i in range(lower.shape[-1])]
-
-
-def _scalars(vector: Array) -> Column:
-    return [vector[i] for i in range(vector.shape[-1])]
 
 
 def _reciprocals(rows: list[Column]) -> Column:
@@ -229,21 +255,10 @@ def _relative(
 ) -> tuple[list[Column], Column]:
     d = len(b)
     columns = [
-        _forward(b, [a[i][j] - b[i][j] for i in range(j, d)], start=j, reciprocals=reciprocals)
+        forward(b, [a[i][j] - b[i][j] for i in range(j, d)], start=j, reciprocals=reciprocals)
         for j in range(d)
     ]
-    return columns, _forward(b, shift, reciprocals=reciprocals)
-
-
-def _forward(
-    rows: list[Column], rhs: Column, *, start: int = 0, reciprocals: Column | None = None
-) -> Column:
-    """L⁻¹ b for a b that is zero above row `start`."""
-    out: Column = []
-    for i, s in enumerate(rhs, start):
-        s = _minus_products(s, rows[i][start:i], out)
-        out.append(s / rows[i][i] if reciprocals is None else s * reciprocals[i])
-    return out
+    return columns, forward(b, shift, reciprocals=reciprocals)
 
 
 def _backward(rows: list[Column], rhs: Column, start: int = 0) -> Column:
@@ -254,49 +269,6 @@ def _backward(rows: list[Column], rhs: Column, start: int = 0) -> Column:
         below = [rows[k][i] for k in reversed(range(i + 1, d))]
         out.append(_minus_products(rhs[i - start], below, out) / rows[i][i])
     return out[::-1]
-
-
-def _rotated_columns(lower: Array, kept: Sequence[int], given: Sequence[int]) -> list[Array]:
-    """L Q for the rotations Q that clear each row given left of its diagonal, in columns kept.
-
-    Those stay zero above their diagonals, when the rotations go from right to left.
-    """
-    d = lower.shape[-1]
-    columns = [lower[j:, j] for j in range(d)]  # from some row on; all is zero above
-    for g in given:
-        pivot = columns[g]
-        for i in reversed([k for k in kept if k < g]):
-            pivot = jnp.pad(pivot, (d - i - pivot.shape[0], 0))
-            pivot, columns[i] = _rotated(pivot, columns[i], g - i)
-        columns[g] = pivot
-    return [jnp.pad(column, (d - column.shape[0], 0)) for column in columns]
-
-
-def _rotated(pivot: Array, other: Array, row: int) -> tuple[Array, Array]:
-    """Two columns after the rotation that makes this row of `other` zero."""
-    a, b = pivot[row], other[row]
-    unit = _nonzero(jnp.maximum(jnp.abs(a), jnp.abs(b)))  # in which squares are in range
-    a, b = a / unit, b / unit
-    length = jnp.sqrt(a * a + b * b)
-    cosine = jnp.where(length == 0, 1.0, a) / _nonzero(length)  # where both are zero, none
-    sine = b / _nonzero(length)
-    return cosine * pivot + sine * other, cosine * other - sine * pivot
-
-
-def _nonzero(x: Array) -> Array:
-    return jnp.where(x == 0, 1.0, x)
-
-
-def _at(column: Array, positions: Sequence[int]) -> Array:
-    return jnp.stack([column[i] for i in positions])
-
-
-def _logdet(pivots: Column) -> Array:
-    return _total([jnp.log(jnp.where(x > 0, x, jnp.nan)) for x in pivots])
-
-
-def _total(terms: Column) -> Array:
-    return functools.reduce(jnp.add, terms)
 
 
 def _minus_products(s: Array, left: Sequence[Array], right: Sequence[Array]) -> Array:

@@ -12,11 +12,12 @@ from gaussjax import _checks
 from gaussjax._batching import call_lifted, lift
 from gaussjax.linalg import lapack, small
 from gaussjax.linalg.looped import looped
-from gaussjax.linalg.products import WHOLE, dot, for_vectors, from_halves
+from gaussjax.linalg.products import WHOLE, dot, from_halves
+from gaussjax.linalg.vector_products import for_vectors, stored
 
-# Largest triangles of a batch that vectors are solved with by halves, which is faster than a loop
+# Largest triangles of a batch that vectors are solved with by strips, which is faster than a loop
 # over the batch and slower to compile. L⁻ᵀ comes in gradients, which have more to compile already.
-BY_HALVES, TRANSPOSE_BY_HALVES = 64, small.VECTOR_LIMIT
+BY_STRIPS, TRANSPOSE_BY_STRIPS = 64, small.VECTOR_LIMIT
 
 
 def solve_lower(lower: Float[Array, "... d d"], rhs: Float[Array, "..."], /) -> Float[Array, "..."]:
@@ -123,7 +124,7 @@ def _inv_quad(lower: Array, vector: Array) -> Array:
     d = lower.shape[-1]
     if d <= small.VECTOR_LIMIT:
         return small.inv_quad(lower, vector)
-    return (_inv_quad_by_solve if d <= BY_HALVES else _inv_quad_looped)(lower, vector)
+    return (_inv_quad_by_solve if d <= BY_STRIPS else _inv_quad_looped)(lower, vector)
 
 
 @_inv_quad.defjvp
@@ -138,8 +139,8 @@ def _(primals, tangents):
 @jax.custom_jvp
 def _solutions(lower: Array, vector: Array) -> tuple[Array, Array]:
     """L⁻¹v and L⁻ᵀL⁻¹v."""
-    by_halves = lower.shape[-1] <= TRANSPOSE_BY_HALVES
-    return (_by_solves if by_halves else _by_solves_looped)(lower, vector)
+    by_strips = lower.shape[-1] <= TRANSPOSE_BY_STRIPS
+    return (_by_solves if by_strips else _by_solves_looped)(lower, vector)
 
 
 @_solutions.defjvp
@@ -197,7 +198,7 @@ def solve_triangle(
 
 def _substitute(lower: Array, rhs: Array, *, transpose: bool) -> Array:
     d = lower.shape[-1]
-    if small.LIMIT < d <= (TRANSPOSE_BY_HALVES if transpose else BY_HALVES) and rhs.size == d:
+    if small.LIMIT < d <= (TRANSPOSE_BY_STRIPS if transpose else BY_STRIPS) and rhs.size == d:
         return _vector_solver(transpose)(lower, rhs.reshape(d)).reshape(rhs.shape)
     if d > small.LIMIT:
         columns = rhs if rhs.ndim == 2 else rhs[:, None]
@@ -208,15 +209,15 @@ def _substitute(lower: Array, rhs: Array, *, transpose: bool) -> Array:
 
 @functools.cache
 def _vector_solver(transpose: bool) -> Callable[[Array, Array], Array]:
-    """By halves where each vector has its own matrix; by the LAPACK where many share one."""
+    """By strips where each vector has its own matrix; by the LAPACK where many share one."""
+    by_strips = jnp.vectorize(
+        functools.partial(_solve_by_strips, transpose=transpose), signature="(d,d),(d)->(d)"
+    )
 
     def own(lower: Array, vector: Array) -> Array:
         if lower.ndim == 2:
             return lapack.solve(lower, vector[:, None], transpose=transpose)[:, 0]
-        by_halves = functools.partial(_solve_by_halves, transpose=transpose)
-        for _ in lower.shape[:-2]:
-            by_halves = jax.vmap(by_halves)
-        return by_halves(lower, vector)
+        return by_strips(lower, vector)
 
     return for_vectors(own, functools.partial(lapack.solve_rows, transpose=transpose))
 
@@ -226,17 +227,21 @@ def _unrolled(lower: Array, vector: Array, *, transpose: bool) -> Array:
     return (small.solve_lower_transpose if transpose else small.solve_lower)(lower, vector)
 
 
-def _solve_by_halves(lower: Array, vector: Array, *, transpose: bool) -> Array:
-    """Each half by the unrolled kernel, or by halves again; what is between them is a product."""
-    d = lower.shape[-1]
-    if d <= small.LIMIT:
-        return _unrolled(lower, vector, transpose=transpose)
-    n = d // 2
-    first, beside, last = lower[:n, :n], lower[n:, :n], lower[n:, n:]
-    if transpose:
-        y = _solve_by_halves(last, vector[n:], transpose=True)
-        x = _solve_by_halves(first, vector[:n] - dot(y, beside), transpose=True)
-    else:
-        x = _solve_by_halves(first, vector[:n], transpose=False)
-        y = _solve_by_halves(last, vector[n:] - dot(beside, x), transpose=False)
-    return jnp.concatenate([x, y])
+@functools.partial(jax.jit, static_argnames="transpose")
+def _solve_by_strips(lower: Array, vector: Array, *, transpose: bool) -> Array:
+    """A few rows at a time by the unrolled kernel, when what is known is subtracted."""
+    d = vector.shape[0]
+    starts = range(0, d, small.STRIP)
+    x = vector[:0]
+    for i in reversed(starts) if transpose else starts:
+        own = slice(i, min(i + small.STRIP, d))
+        if transpose:
+            columns = [lower[j, own] for j in range(own.stop, d)]
+        else:
+            columns = [lower[own, j] for j in range(i)]
+        rest = vector[own]
+        if columns:
+            rest = rest - small.total_of_columns(columns, small.scalars(x))
+        part = _unrolled(lower[own, own], stored(rest), transpose=transpose)
+        x = jnp.concatenate([part, x] if transpose else [x, part])
+    return x
