@@ -101,19 +101,19 @@ def solve_lower_transpose(
 def lower_times_vector(
     lower: Float[Array, "d d"], vector: Float[Array, " d"]
 ) -> Float[Array, " d"]:
-    """L v as sums of columns, which fuse where a reduction over the last axis does not.
+    """L v, d ≥ 1, as sums of columns, which fuse where a reduction over the last axis does not.
 
     By strips of rows: what is right of their square on the diagonal is not read.
     """
     d, entries = lower.shape[-1], scalars(vector)
-    height = STRIP if d >= 2 * STRIP else max(d, 1)
+    height = STRIP if d >= 2 * STRIP else d
     strips = []
     for i in range(0, d, height):
         rows = slice(i, min(i + height, d))
         own = total_of_columns(_masked_columns(lower[rows, rows]), entries[rows])
         left = [lower[rows, j] for j in range(i)]
         strips.append(own + total_of_columns(left, entries[:i]) if left else own)
-    return jnp.concatenate(strips) if strips else vector
+    return jnp.concatenate(strips)
 
 
 def total_of_columns(columns: Sequence[Array], entries: Column) -> Array:
