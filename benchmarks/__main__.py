@@ -59,12 +59,13 @@ def speed(
     data["commits"] = list(dict.fromkeys([*data["commits"], harness.commit()]))
     known = {cells.row_of(cell) for cell in data["cells"]}
     todo = [row for row in rows(sweeps, measures, dims, work) if row not in known]
-    data["left"] = len(todo)
+    planned = rows(SWEEPS, MEASURES, None, work) if resume else todo
+    data["left"] = sum(row not in known for row in planned)
     harness.save(name, data)
     measured = cells.measure_all(todo, libraries, minutes=minutes, seconds=seconds, limit=limit)
-    for count, found in enumerate(measured, start=1):
+    for found in measured:
         data["cells"] += found
-        data["left"] = len(todo) - count
+        data["left"] -= 1
         harness.save(name, data)
     report(name)
 

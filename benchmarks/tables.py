@@ -28,7 +28,7 @@ def markdown(data: Data, figures: Sequence[str] = ()) -> str:
     if absent := [peer for peer in PEERS if all(cell["library"] != peer for cell in found)]:
         text += f"Not asked or not installed: {', '.join(absent)}.\n"
     if data.get("left"):
-        text += f"**{data['left']} rows were not reached in the time given.**\n"
+        text += f"**{data['left']} planned rows are not measured yet.**\n"
     text += "".join(f"\n![{figure}]({figure})\n" for figure in figures)
     headings = {
         "dim": f"B·d² = {data['work']:,}, float32",

@@ -26,7 +26,7 @@ from gaussjax.covariances import Covariance
 from gaussjax.covariances.base import log_normal
 from gaussjax.linalg import small
 
-REPEATED = 4  # entries of a vector that are sooner compared again than what was found is stored
+COMPARED_AGAIN = 4  # entries of the largest vector for which that is faster than to store a result
 
 
 @structure
@@ -297,8 +297,8 @@ def _infinite_with(vector: Array, distance: Array) -> Array:
 
 
 # ∞ − ∞ inside a substitution would be NaN, and its gradient with it. So infinities are zero there,
-# and what comes of it is replaced. The derivative looks for them once more, and sooner by a
-# reduction: it has many terms, each of which would repeat what fuses with the value.
+# and what comes of it is replaced. The derivative looks for them once more. It has many terms, each
+# of which would repeat what fuses with the value: for larger vectors a reduction, which is stored.
 @jax.custom_jvp
 def _infinity_or(vector: Array, distance: Array) -> Array:
     return jnp.where(_is_infinite(vector, small.VECTOR_LIMIT), jnp.inf, distance)
@@ -306,14 +306,14 @@ def _infinity_or(vector: Array, distance: Array) -> Array:
 
 @_infinity_or.defjvp
 def _(primals, tangents):
-    infinite = _is_infinite(primals[0], REPEATED)
+    infinite = _is_infinite(primals[0], COMPARED_AGAIN)
     return _infinity_or(*primals), jnp.where(infinite, 0.0, tangents[1])
 
 
-def _is_infinite(vector: Array, unrolled: int) -> Array:
-    """Whether an entry is and none is NaN. Vectors of so many entries are compared one by one."""
-    alone = vector.size <= unrolled
-    return (small.largest(vector) if alone else jnp.max(jnp.abs(vector))) == jnp.inf
+def _is_infinite(vector: Array, limit: int) -> Array:
+    """Whether an entry is and none is NaN. Up to `limit` entries are compared one by one."""
+    one_by_one = vector.size <= limit
+    return (small.largest(vector) if one_by_one else jnp.max(jnp.abs(vector))) == jnp.inf
 
 
 @lift_events

@@ -11,7 +11,7 @@ pytest.importorskip("matplotlib")
 from benchmarks import cells, harness, no_hang, tables
 from benchmarks.__main__ import speed
 from benchmarks.harness import Worker
-from benchmarks.operations import COARSE, Row, rows
+from benchmarks.operations import COARSE, MEASURES, SWEEPS, Row, rows
 
 ROW = Row("dim", "entropy", 3, 2)
 
@@ -70,6 +70,8 @@ def test_a_resumed_run_measures_only_what_is_missing(measured):
     after = harness.load(measured)["cells"]
     assert after[:2] == before[:2]
     assert [cell["measure"] for cell in after[2:]] == ["solve"]
+    every = list(rows(SWEEPS, MEASURES, None, 12))
+    assert harness.load(measured)["left"] == len(every) - 2  # of this size: entropy and solve
     harness.save(measured, data)
 
 
@@ -77,7 +79,7 @@ def test_a_run_without_time_says_how_much_it_did_not_reach(tmp_path):
     name = str(tmp_path / "late")
     late = {"libraries": ("gaussjax",), "minutes": -1.0, "name": name}
     speed(sweeps=("dim",), measures=("kl", "sample"), dims=(2, 4), **late)
-    assert "**4 rows were not reached" in harness.path_of(name, "md").read_text()
+    assert "**4 planned rows are not measured yet" in harness.path_of(name, "md").read_text()
 
 
 def test_a_library_that_hangs_is_a_cell_that_says_so():

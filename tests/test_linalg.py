@@ -61,13 +61,27 @@ def test_products_with_vectors_never_read_above_the_diagonal(d):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("d", [4, 40, 70])
 def test_products_with_vectors_can_be_transposed(d, dtype):
+    near = 1e3 * np.finfo(dtype).eps
     with jax.enable_x64(True):
         a, x = lower(0, d, dtype), vector(1, d, dtype=dtype)
         (transposed,) = jax.linear_transpose(lambda v: lower_times_vector(a, v), x)(x)
-        np.testing.assert_allclose(transposed, a.T @ x, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(transposed, a.T @ x, rtol=near, atol=near)
         each = jax.vmap(lower_times_vector, (None, 0))
         (transposed,) = jax.linear_transpose(lambda v: each(a, v), x[None])(x[None])
-        np.testing.assert_allclose(transposed[0], a.T @ x, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(transposed[0], a.T @ x, rtol=near, atol=near)
+
+
+@pytest.mark.parametrize("d", [16, 17, 21, 32, 40, 64, 65])
+def test_solves_of_a_batch_for_vectors_never_read_above_the_diagonal(d):
+    with jax.enable_x64(True):
+        a, x = jnp.stack([lower(seed, d) for seed in (0, 1)]), vector(2, 2, d)
+        garbage = a + jnp.triu(jnp.full((d, d), jnp.nan), 1)[None]
+        for solve, matrix in (
+            (linalg.solve_lower, a),
+            (linalg.solve_lower_transpose, a.mT),
+        ):
+            expected = np.linalg.solve(matrix, x[..., None])[..., 0]
+            np.testing.assert_allclose(jax.vmap(solve)(garbage, x), expected, rtol=1e-9, atol=1e-9)
 
 
 def test_a_kernel_is_traced_once_for_its_value_its_batch_and_its_next_use():

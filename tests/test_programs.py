@@ -57,12 +57,11 @@ def test_a_density_and_a_sample_of_a_batch_copy_no_factor():
         assert compiled(function, g, x).memory_analysis().temp_size_in_bytes < factor / 4
 
 
-@pytest.mark.parametrize("d", [64, 256])
-def test_samples_of_larger_factors_copy_none_either(d):
+@pytest.mark.parametrize(("d", "vectors"), [(64, 2), (256, 16)])  # 16 that rows are summed up in
+def test_samples_of_larger_factors_copy_none_either(d, vectors):
     g = batch(200, d)
-    registers = 16 * g.mean.nbytes  # that each row is summed up in
     program = compiled(gj.color, g, g.mean)
-    assert program.memory_analysis().temp_size_in_bytes <= 1.1 * registers
+    assert program.memory_analysis().temp_size_in_bytes <= 1.1 * vectors * g.mean.nbytes
 
 
 @pytest.mark.parametrize("d", [16, 32, 64, 256])
@@ -75,9 +74,10 @@ def test_a_sample_draws_its_noise_once_and_not_for_every_row(d):
     assert sample < operations(gj.color) + 1.1 * noise
 
 
-def test_a_sample_in_float64_reads_its_noise_and_does_not_compute_it_in_every_row():
+@pytest.mark.parametrize("d", [2, 4, 8, 12])
+def test_a_sample_in_float64_reads_its_noise_and_does_not_compute_it_in_every_row(d):
     with jax.enable_x64(True):
-        g = jax.tree.map(lambda x: x.astype(jnp.float64), batch(1_000, 4))
+        g = jax.tree.map(lambda x: x.astype(jnp.float64), batch(1_000, d))
         text = compiled(lambda g: gj.sample(jax.random.key(0), g), g).as_text()
     (result,) = [line for line in text[text.index("ENTRY") :].splitlines() if "ROOT" in line]
     operands = result[result.index("fusion(") : result.index(")", result.index("fusion("))]
@@ -153,8 +153,9 @@ def test_vmap_and_leading_axes_compile_to_the_same_work(d):
     assert costs[0][1].temp_size_in_bytes == costs[1][1].temp_size_in_bytes
 
 
-@pytest.mark.parametrize("size", [0, 1, 127, 128, 129, 300])
-@pytest.mark.parametrize("d", [6, 12])
+@pytest.mark.parametrize(
+    ("d", "size"), [(6, 0), (6, 1), (6, 128), (6, 129), (6, 300), (12, 0), (12, 1025)]
+)
 def test_tiles_give_every_element_of_a_batch_its_own_gradient(size, d):
     rng = np.random.default_rng(size)
     p, q = (

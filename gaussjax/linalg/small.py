@@ -27,7 +27,10 @@ COLUMNS_LIMIT = 8
 """Largest factor that is made of columns, which up to here is faster than by entries."""
 
 STRIP = 8
-"""Rows of a larger triangle that are multiplied, or solved for, at once."""
+"""Rows of a larger triangle that are multiplied with a vector, or solved for, at once."""
+
+STRIPS_LIMIT = 64
+"""Largest triangle that all strips are written out for: beyond, compiling costs too much."""
 
 COTANGENT_LIMIT = 10
 """Largest factor whose cotangent is made of entries: beyond, compiling costs more than it saves."""

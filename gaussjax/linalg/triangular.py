@@ -15,9 +15,9 @@ from gaussjax.linalg.looped import looped
 from gaussjax.linalg.products import WHOLE, dot, from_halves
 from gaussjax.linalg.vector_products import for_vectors, stored
 
-# Largest triangles of a batch that vectors are solved with by strips, which is faster than a loop
-# over the batch and slower to compile. L⁻ᵀ comes in gradients, which have more to compile already.
-BY_STRIPS, TRANSPOSE_BY_STRIPS = 64, small.VECTOR_LIMIT
+# Largest triangle of a batch for which L⁻ᵀv goes by strips: it comes in gradients, which have more
+# to compile already.
+TRANSPOSE_LIMIT = small.VECTOR_LIMIT
 
 
 def solve_lower(lower: Float[Array, "... d d"], rhs: Float[Array, "..."], /) -> Float[Array, "..."]:
@@ -124,7 +124,7 @@ def _inv_quad(lower: Array, vector: Array) -> Array:
     d = lower.shape[-1]
     if d <= small.VECTOR_LIMIT:
         return small.inv_quad(lower, vector)
-    return (_inv_quad_by_solve if d <= BY_STRIPS else _inv_quad_looped)(lower, vector)
+    return (_inv_quad_by_solve if d <= small.STRIPS_LIMIT else _inv_quad_looped)(lower, vector)
 
 
 @_inv_quad.defjvp
@@ -139,7 +139,7 @@ def _(primals, tangents):
 @jax.custom_jvp
 def _solutions(lower: Array, vector: Array) -> tuple[Array, Array]:
     """L⁻¹v and L⁻ᵀL⁻¹v."""
-    by_strips = lower.shape[-1] <= TRANSPOSE_BY_STRIPS
+    by_strips = lower.shape[-1] <= TRANSPOSE_LIMIT
     return (_by_solves if by_strips else _by_solves_looped)(lower, vector)
 
 
@@ -198,7 +198,7 @@ def solve_triangle(
 
 def _substitute(lower: Array, rhs: Array, *, transpose: bool) -> Array:
     d = lower.shape[-1]
-    if small.LIMIT < d <= (TRANSPOSE_BY_STRIPS if transpose else BY_STRIPS) and rhs.size == d:
+    if small.LIMIT < d <= (TRANSPOSE_LIMIT if transpose else small.STRIPS_LIMIT) and rhs.size == d:
         return _vector_solver(transpose)(lower, rhs.reshape(d)).reshape(rhs.shape)
     if d > small.LIMIT:
         columns = rhs if rhs.ndim == 2 else rhs[:, None]

@@ -15,8 +15,7 @@ from jaxtyping import Array, Float
 from gaussjax.linalg import small
 from gaussjax.linalg.products import dot
 
-STRIPS_LIMIT = 64  # largest triangle that is multiplied in strips: beyond, they compile longer
-LANES = 16  # columns of a larger one that are multiplied at once
+LANES = 16  # columns of what is too large for strips that are multiplied at once
 ONE_PASS = 1024  # largest triangle that is not multiplied by halves
 
 
@@ -86,7 +85,7 @@ def _in_one_pass(lower: Array, vector: Array) -> Array:
     """L v, without a copy of L that is cleared above the diagonal."""
 
     def on_cpu(lower: Array, vector: Array) -> Array:
-        is_small = vector.shape[-1] <= STRIPS_LIMIT
+        is_small = vector.shape[-1] <= small.STRIPS_LIMIT
         return (_by_strips if is_small else _by_blocks)(lower, stored(vector))
 
     def at_once(lower: Array, vector: Array) -> Array:
