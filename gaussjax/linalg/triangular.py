@@ -19,6 +19,8 @@ from gaussjax.linalg.vector_products import for_vectors, stored
 # to compile already.
 TRANSPOSE_LIMIT = small.VECTOR_LIMIT
 
+SHARED_LIMIT = 20  # largest triangle that many vectors share and whose substitution is written out
+
 
 def solve_lower(lower: Float[Array, "... d d"], rhs: Float[Array, "..."], /) -> Float[Array, "..."]:
     """L⁻¹ B by forward substitution. O(d²k)
@@ -123,7 +125,7 @@ def inv_quad_lower(lower: Float[Array, "d d"], vector: Float[Array, " d"]) -> Fl
 def _inv_quad(lower: Array, vector: Array) -> Array:
     d = lower.shape[-1]
     if d <= small.VECTOR_LIMIT:
-        return small.inv_quad(lower, vector)
+        return (small.inv_quad if d <= SHARED_LIMIT else _inv_quad_unless_shared)(lower, vector)
     return (_inv_quad_by_solve if d <= small.STRIPS_LIMIT else _inv_quad_looped)(lower, vector)
 
 
@@ -153,6 +155,11 @@ def _inv_quad_by_solve(lower: Array, vector: Array) -> Array:
 
 
 _inv_quad_looped = looped(2, 1, to=(0,))(_inv_quad_by_solve)
+_inv_quad_unless_shared = for_vectors(
+    jnp.vectorize(small.inv_quad, signature="(d,d),(d)->()"),
+    lambda lower, rows: jnp.sum(jnp.square(lapack.solve_rows(lower, rows, transpose=False)), -1),
+    to=0,
+)
 
 
 def _by_solves(lower: Array, vector: Array) -> tuple[Array, Array]:

@@ -51,11 +51,11 @@ def _(primals, tangents):
 
 
 def for_vectors(
-    own: Callable[[Array, Array], Array], shared: Callable[[Array, Array], Array]
+    own: Callable[[Array, Array], Array], shared: Callable[[Array, Array], Array], *, to: int = 1
 ) -> Callable[[Array, Array], Array]:
     """`own(matrix, vector)` under `vmap`, or `shared(matrix, rows)` for many rows and one matrix.
 
-    Both are written for any leading axes.
+    Both are written for any leading axes; what they give for each vector has `to` axes.
     """
 
     @jax.custom_batching.custom_vmap
@@ -66,7 +66,7 @@ def for_vectors(
     def _(size: int, batched: list[bool], matrix: Array, vector: Array) -> tuple[Array, bool]:
         if not batched[0]:
             rows = jnp.moveaxis(vector, 0, -2)
-            return jnp.moveaxis(shared(matrix, rows), -2, 0), True
+            return jnp.moveaxis(shared(matrix, rows), -1 - to, 0), True
         if not batched[1]:  # of the batch, and sharded like it
             vector = jnp.zeros_like(matrix[..., 0]) + vector[None]
         return mapped(matrix, vector), True
