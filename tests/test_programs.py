@@ -121,6 +121,15 @@ def test_many_vectors_of_one_gaussian_keep_no_matrix_each_and_are_solved_togethe
         assert "while(" not in program.as_text()
 
 
+@pytest.mark.parametrize("d", [24, 40])
+def test_the_density_of_many_points_in_one_larger_gaussian_is_one_solve(d):
+    g = gj.Gaussian(jnp.zeros(d), gj.Cholesky(jnp.eye(d)))
+    text = compiled(gj.log_prob, g, jnp.ones((100, d))).as_text()
+    calls = [line for line in text.splitlines() if "custom-call(" in line]
+    assert sum("trsm" in line for line in calls) == 1
+    assert "while(" not in text
+
+
 def test_eager_solves_are_compiled_once():
     sizes = set()
     for x in (1.0, 2.0, 3.0):
