@@ -1,16 +1,27 @@
 # `make` lists the commands. The first that needs it sets up .venv; later ones do not reinstall.
+#
+# .venv has the newest Python that is found, and with it the newest JAX; PYTHON=python3.11 names
+# another, which gets an environment of its own, .venv-oldest for the oldest that is supported.
 
+OLDEST := 3.11
+version = $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+
+ifdef PYTHON
+VENV := .venv-$(patsubst $(OLDEST),oldest,$(version))
+else
 VENV := .venv
+endif
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help train test lint types format bench
+.PHONY: help train test test-oldest lint types format bench
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo '  ARGS="--help" passes arguments on, as in: make train ARGS="--posterior diagonal"'
+	@echo '  PYTHON=python3.11 takes another Python, in an environment of its own'
 
 train: $(READY) ## Train the VAE on the digits: numbers, pictures and checkpoints in runs/
 	$(BIN)/python -m examples.vae $(ARGS)
@@ -18,13 +29,20 @@ train: $(READY) ## Train the VAE on the digits: numbers, pictures and checkpoint
 test: $(READY) ## Run every test and doctest
 	$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
 
+test-oldest: ## Run a part of the tests on the oldest Python and JAX, if there is such a Python
+	@if python$(OLDEST) --version >/dev/null 2>&1; then \
+	    $(MAKE) test PYTHON=python$(OLDEST) ARGS='-m "not long"'; \
+	else \
+	    echo 'There is no Python $(OLDEST) here: the oldest JAX is not tested.'; \
+	fi
+
 lint: $(READY) ## Check style, formatting and the layers' import contract
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/lint-imports
 
 types: $(READY) ## Check types, and that every public name has one
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 	PATH="$(CURDIR)/$(BIN):$$PATH" pyright --verifytypes gaussjax --ignoreexternal
 
 format: $(READY) ## Fix what can be fixed, and format
@@ -37,14 +55,14 @@ bench: $(READY) ## Compare speed with other libraries: tables and figures in ben
 # The stamp is written last: an interrupted installation is taken up again, a finished one is kept.
 $(READY): pyproject.toml constraints.txt
 	@if ! $(BIN)/python -m pip --version >/dev/null 2>&1; then \
-	    for python in $(PYTHON) python3 python3.11 python3.12 python3.13 python3.14; do \
+	    for python in $(or $(PYTHON),python3.13 python3.12 python3.11 python3 python); do \
 	        if $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
 	            echo "Creating $(VENV) with $$($$python --version)"; \
 	            exec $$python -m venv --clear $(VENV); \
 	        fi; \
 	    done; \
 	    echo 'gaussjax needs Python 3.11 or newer, and none was found on the PATH.' >&2; \
-	    echo 'Install one, or name it: make PYTHON=/path/to/python3.11 ...' >&2; \
+	    echo 'Install one, or name it: make PYTHON=/path/to/python3.13 ...' >&2; \
 	    exit 1; \
 	fi
 	@echo 'Installing into $(VENV): a few minutes, this once'

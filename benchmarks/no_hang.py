@@ -196,10 +196,10 @@ def _of_laws(one: Arrays, other: Arrays, x: jax.Array) -> Cases:
         "scale_by": lambda g, x, v: gj.scale_by(g, x),
         "marginal": lambda g, x, v: gj.marginal(g, seen),
         "condition": lambda g, x, v: gj.condition(g, seen, v),
-        "condition_where": lambda g, x, v: gj.condition_where(g, mask, x),
-        "log_prob_observed": lambda g, x, v: gj.log_prob_observed(g, x, mask),
-        "impute": lambda g, x, v: gj.impute(KEY, g, x, mask),
-        "joint": lambda g, x, v: gj.joint(g, design, None, noise),
+        "condition_where": lambda g, x, v: gj.condition_where(g, x, mask=mask),
+        "log_prob_observed": lambda g, x, v: gj.log_prob_observed(g, x, mask=mask),
+        "impute": lambda g, x, v: gj.impute(KEY, g, x, mask=mask),
+        "joint": lambda g, x, v: gj.joint(g, design, noise),
         "observe": lambda g, x, v: gj.observe(g, design, noise, v),
     }
     out: Cases = {

@@ -416,8 +416,8 @@ def missing(row: Row) -> Iterator[Row]:
         else:
             g = gj.from_covariance(mean, matrix)
         if row["what"] == "condition_where":
-            return gj.condition_where(g, mask, x)
-        return gj.log_prob_observed(g, x, mask)
+            return gj.condition_where(g, x, mask=mask)
+        return gj.log_prob_observed(g, x, mask=mask)
 
     matrix = lower if row["library"] == "gaussjax" else sigma
     found, law = timed_jax(function, *(jnp.asarray(z) for z in (mean, matrix, mask, x)))

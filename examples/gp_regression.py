@@ -172,10 +172,10 @@ def log_evidence_of(kernel: Kernel, y: Series) -> Array:
 @jax.jit
 def posterior_mean(kernel: Kernel, y: Series) -> tuple[Series, Array]:
     """E[f | y] = K Σ⁻¹ y, and ‖y − Σ Σ⁻¹ y‖/‖y‖, the error of the solve. O(n²)"""
-    latent, observed = prior(kernel, len(y)).cov, data_law(kernel, len(y)).cov
-    weights = observed.solve(y)
-    residual = jnp.linalg.norm(y - observed.times(weights)) / jnp.linalg.norm(y)
-    return latent.times(weights), residual
+    latent, observed = prior(kernel, len(y)), data_law(kernel, len(y))
+    weights = gj.solve(observed, y)
+    residual = jnp.linalg.norm(y - gj.matvec(observed, weights)) / jnp.linalg.norm(y)
+    return gj.matvec(latent, weights), residual
 
 
 @jax.jit

@@ -139,7 +139,7 @@ def smooth_backwards(model: Model, filtered: gj.Gaussian) -> gj.Gaussian:
     following = np.arange(d, 2 * d)  # where xₜ₊₁ stands in (xₜ, xₜ₊₁)
 
     def step(later: gj.Gaussian, now: gj.Gaussian) -> tuple[gj.Gaussian, gj.Gaussian]:
-        both = gj.joint(now, model.transition, None, model.process)
+        both = gj.joint(now, model.transition, model.process)
         if_zero = gj.condition(both, following, jnp.zeros(d))  # N(c, C)
         # the mean is c + G v, so its derivative is G, whatever v is
         gain = jax.jacobian(lambda v: gj.condition(both, following, v).mean)(later.mean)
@@ -161,9 +161,9 @@ def dense_joint(model: Model, steps: int) -> gj.Gaussian:
     law = model.prior
     for _ in range(steps - 1):  # the next state depends on the last one of those before
         last = jnp.pad(model.transition, ((0, 0), (law.dim - d, 0)))
-        law = gj.joint(law, last, None, model.process)
+        law = gj.joint(law, last, model.process)
     noise = gj.concatenate([model.noise] * steps)
-    return gj.joint(law, jnp.kron(jnp.eye(steps), model.emission), None, noise)
+    return gj.joint(law, jnp.kron(jnp.eye(steps), model.emission), noise)
 
 
 def draw(

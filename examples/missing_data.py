@@ -104,7 +104,7 @@ def main(
         "mean imputation": gj.kl_divergence(complete, maximum_likelihood(averaged)),
         "maximum likelihood": gj.kl_divergence(complete, fit.gaussian),
     }
-    imputed = gj.impute(impute_key, fit.gaussian, seen, mask, (imputations,))
+    imputed = gj.impute(impute_key, fit.gaussian, seen, mask=mask, shape=(imputations,))
 
     findings = Findings(
         table, mask, fit, guesses, divergences, imputed, coverage(imputed, table, mask)
@@ -139,7 +139,7 @@ def learn(seen: Table, mask: Mask, steps: int) -> Fit:
 
     def loss(vector: Vector) -> Array:
         law = gj.parametrize.gaussian_from_vector(vector, d)
-        return -jnp.mean(gj.log_prob_observed(law, seen, mask))
+        return -jnp.mean(gj.log_prob_observed(law, seen, mask=mask))
 
     def step(carry: tuple[Vector, optax.OptState], _: None):
         vector, state = carry
@@ -162,7 +162,7 @@ def mean_imputation(seen: Table) -> Table:
 @jax.jit
 def conditional_mean(g: gj.Gaussian, seen: Table, mask: Mask) -> Table:
     """Every gap is its mean given what is observed of its row."""
-    return gj.mean(gj.condition_where(g, mask, seen))
+    return gj.mean(gj.condition_where(g, seen, mask=mask))
 
 
 def correlation(x: Table, i: int, j: int) -> Pooled:

@@ -1,13 +1,15 @@
 """gaussjax: Gaussians in JAX, as pure functions over pytrees."""
 
 from gaussjax import checks, linalg, parametrize, testing
-from gaussjax.batches import concatenate, stack, take
+from gaussjax.algebra import add, logdet, matvec, solve, trace_solve
+from gaussjax.batches import broadcast_to, concatenate, reshape, stack, take
 from gaussjax.constructors import (
     from_banded_precision,
     from_block_diagonal,
     from_cholesky,
     from_circulant,
     from_covariance,
+    from_isotropic,
     from_kronecker,
     from_low_rank,
     from_partitioned_covariance,
@@ -57,14 +59,13 @@ from gaussjax.gaussian import (
 from gaussjax.missing import condition_where, impute, log_prob_observed
 from gaussjax.observations import Posterior, Product, joint, observe, product
 from gaussjax.transforms import (
-    add,
     affine,
+    as_cholesky,
     condition,
     convolve,
     marginal,
     scale_by,
     shift,
-    trace_solve,
 )
 
 __version__ = "0.1.0"
@@ -93,6 +94,7 @@ __all__ = [
     "from_cholesky",
     "from_circulant",
     "from_covariance",
+    "from_isotropic",
     "from_kronecker",
     "from_low_rank",
     "from_partitioned_covariance",
@@ -126,12 +128,15 @@ __all__ = [
     "logdet_divergence",
     # Covariances
     "add",
+    "logdet",
+    "matvec",
+    "solve",
     "trace_solve",
     # Gaussian in, Gaussian out
     "Posterior",
     "Product",
     "affine",
-    "concatenate",
+    "as_cholesky",
     "condition",
     "condition_where",
     "convolve",
@@ -141,6 +146,10 @@ __all__ = [
     "product",
     "scale_by",
     "shift",
+    # Batches
+    "broadcast_to",
+    "concatenate",
+    "reshape",
     "stack",
     "take",
     # Missing data

@@ -4,35 +4,50 @@ Every sentence names the argument, what was expected and what came; shapes, neve
 """
 
 import dataclasses
-from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.core
 import jax.numpy as jnp
 import numpy as np
+from jax.export import is_symbolic_dim
 from jaxtyping import Array
 
-from gaussjax._struct import is_structure
+from gaussjax._dtypes import common_dtype, own_dtype
+from gaussjax._struct import fields_of, is_structure
 
 
-def real_array(name: str, value: Any) -> Array:
-    """`value` as a floating array; integers are promoted, complex and bool refused."""
+def real_array(name: str, value: Any, dtype: Any = None) -> Array:
+    """`value` as a floating array; bool and complex are refused.
+
+    What has no floating dtype of its own (a number, a list, integers) takes `dtype`, or else JAX's
+    default one.
+    """
+    is_typed = own_dtype(value) is not None
     if isinstance(value, list | tuple):
-        try:
-            value = np.asarray(value)
-        except ValueError as error:
-            raise ValueError(f"{name} must be a rectangular array, got a ragged list.") from error
-    dtype = getattr(value, "dtype", None)
-    if dtype is None:
+        value = _array_of_list(name, value)
+    kind = getattr(value, "dtype", None)
+    if kind is None:
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise TypeError(f"{name} must be a real array, got {type(value).__name__}.")
-        return jnp.asarray(value, dtype=float)
-    if jnp.issubdtype(dtype, jnp.floating):
-        return jnp.asarray(value)
-    if jnp.issubdtype(dtype, jnp.integer):
-        return jnp.asarray(value).astype(float)
-    raise TypeError(f"{name} must be a real array, got dtype {dtype}.")
+    elif not (jnp.issubdtype(kind, jnp.floating) or jnp.issubdtype(kind, jnp.integer)):
+        raise TypeError(f"{name} must be a real array, got dtype {kind}.")
+    return jnp.asarray(value) if is_typed else jnp.asarray(value, float if dtype is None else dtype)
+
+
+def real_arrays(**values: Any) -> list[Array]:
+    """Several as floating arrays of one dtype, which those decide that have one."""
+    dtype = common_dtype(values.values())
+    arrays = [real_array(name, x, dtype) for name, x in values.items()]
+    return [x.astype(dtype) if x.dtype != dtype or x.weak_type else x for x in arrays]
+
+
+def _array_of_list(name: str, value: Any) -> Any:
+    holds_arrays = any(isinstance(x, jax.Array) for x in jax.tree.leaves(value))
+    try:
+        return jnp.asarray(value) if holds_arrays else np.asarray(value)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{name} must be a rectangular array, got a ragged list.") from error
 
 
 def bool_array(name: str, value: Any) -> Array:
@@ -43,18 +58,36 @@ def bool_array(name: str, value: Any) -> Array:
     return array
 
 
-def index_array(name: str, value: Any) -> Array:
-    """`value` as an array of integers."""
-    array = jnp.asarray(value)
-    if not jnp.issubdtype(array.dtype, jnp.integer):
-        raise TypeError(f"{name} must be an array of integers, got dtype {array.dtype}.")
+def numbers(name: str, value: Any) -> np.ndarray:
+    """A static number, or some, as NumPy has them."""
+    array = np.asarray(value)
+    if not (np.issubdtype(array.dtype, np.floating) or np.issubdtype(array.dtype, np.integer)):
+        raise TypeError(f"{name} must be a number, or a sequence of some, got {value!r}.")
     return array
 
 
-def instance(name: str, value: Any, expected: type) -> Any:
+def index_array(name: str, value: Any) -> Array:
+    """`value` as an array of JAX's default integers; what is beyond them becomes their largest."""
+    array = value if isinstance(value, jax.Array) else np.asarray(value)
+    if not jnp.issubdtype(array.dtype, jnp.integer):
+        raise TypeError(f"{name} must be an array of integers, got dtype {array.dtype}.")
+    own, default = jnp.iinfo(array.dtype), jnp.iinfo(jnp.result_type(int))
+    if own.max > default.max:
+        array = array.clip(max(own.min, default.min), default.max)
+    return jnp.asarray(array, dtype=int)
+
+
+def real_structure(name: str, value: Any, dtype: Any = None) -> Any:
+    """A structure with floating arrays for leaves; those without a dtype of their own get this."""
+    return jax.tree.map(lambda x: real_array(name, x, dtype), value)
+
+
+def instance(name: str, value: Any, *expected: type, order: str = "") -> Any:
     """Refuses what is not a Gaussian, or a covariance, where one is needed."""
     if not isinstance(value, expected):
-        raise TypeError(f"{name} must be a {expected.__name__}, got {type(value).__name__}.")
+        wanted = " or a ".join(t.__name__ for t in expected)
+        hint = f": the arguments are ({order})" if order else ""
+        raise TypeError(f"{name} must be a {wanted}, got {_kind(value)}{hint}.")
     consistent(value)
     return value
 
@@ -138,18 +171,31 @@ def same_rows(name: str, shape: tuple[int, ...], expected: int, whose: str) -> N
 
 
 def indices(value: Any, dim: int) -> tuple[int, ...]:
-    """Static positions along an event axis of that size; negative ones count from the end."""
-    array = np.asarray(value if np.size(value) else np.zeros(0, int))
-    if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer):
+    """Static positions along an event axis of that size: integers, one integer, a slice, a mask.
+
+    Negative integers count from the end.
+    """
+    if isinstance(value, slice):
+        return tuple(range(dim)[value])
+    try:
+        array = np.asarray(value if np.size(value) else np.zeros(0, int))
+    except ValueError as error:
+        raise ValueError("indices must be a sequence of integers, got a ragged list.") from error
+    if array.dtype == bool:
+        if array.shape != (dim,):
+            raise ValueError(f"A mask of indices must have shape ({dim},), got {array.shape}.")
+        array = np.flatnonzero(array)
+    if array.ndim > 1 or not np.issubdtype(array.dtype, np.integer):
         raise TypeError(
             f"indices must be a sequence of integers, got {array.dtype} of shape {array.shape}."
         )
-    if np.any((array < -dim) | (array >= dim)):
-        raise ValueError(f"indices must be below the dimension {dim}, got {array.tolist()}.")
-    array = np.where(array < 0, array + dim, array)
-    if len(np.unique(array)) < len(array):
-        raise ValueError(f"indices must not repeat, got {array.tolist()}.")
-    return tuple(array.tolist())
+    found = np.atleast_1d(array).tolist()
+    if not all(-dim <= i < dim for i in found):
+        raise ValueError(f"indices must be below the dimension {dim}, got {found}.")
+    positions = tuple(i % dim for i in found)
+    if len(set(positions)) < len(positions):
+        raise ValueError(f"indices must not repeat, got {found}.")
+    return positions
 
 
 def one_each(name: str, shape: tuple[int, ...], count: int) -> None:
@@ -161,13 +207,46 @@ def one_each(name: str, shape: tuple[int, ...], count: int) -> None:
         )
 
 
-def broadcastable(names: Sequence[str], shapes: list[tuple[int, ...]]) -> tuple[int, ...]:
-    """Broadcast batch shape, or the sentence that says which shapes do not."""
+def broadcastable(shapes: dict[str, tuple[Any, ...]], *, between: bool = False) -> tuple[Any, ...]:
+    """Broadcast batch shape, or the sentence that says which shapes do not.
+
+    They are those of different arguments, or (`between` is false) of parts of one.
+    """
     try:
-        return jnp.broadcast_shapes(*shapes)
+        return jnp.broadcast_shapes(*shapes.values())
     except ValueError as error:
-        listing = ", ".join(f"{n} {s}" for n, s in zip(names, shapes, strict=True))
-        raise ValueError(f"Batch shapes must broadcast, got {listing}.") from error
+        listing = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+        sentence = f"Batch shapes must broadcast, got {listing}"
+        (first, *_), (name, last) = shapes.values(), list(shapes.items())[-1]
+        if between and last:
+            pairs = (*last, *(1 for _ in first))
+            sentence += f"; to take each with each, give {name} the batch shape {pairs}"
+        raise ValueError(f"{sentence}.") from error
+
+
+def batch_shape(name: str, tree: Any) -> tuple[Any, ...]:
+    """Broadcast batch shape of a structure's leaves."""
+    shapes = {name + path: np.shape(x)[: np.ndim(x) - r] for path, x, r in fields_of(tree)}
+    return broadcastable(shapes)
+
+
+def unequal_batch_ranks(name: str, tree: Any) -> ValueError:
+    """The sentence for leaves that lost different axes."""
+    shapes = {name + path: np.shape(x)[: np.ndim(x) - r] for path, x, r in fields_of(tree)}
+    listing = ", ".join(f"{path} {shape}" for path, shape in shapes.items())
+    return ValueError(
+        f"{name} must have one number of batch axes on every leaf, or axes of size one in excess, "
+        f"got {listing}; broadcast_to gives every leaf the whole batch before vmap or scan."
+    )
+
+
+def one_covariance(member: str, cov: Any) -> None:
+    """Refuses a batch where a member of a structure takes one covariance."""
+    shape = batch_shape(type(cov).__name__, cov)
+    raise ValueError(
+        f"{member} of {type(cov).__name__} takes one covariance, got batch shape {shape}: use "
+        "gaussjax.logdet, solve, matvec, variance, covariance, …, which take batches, or jax.vmap."
+    )
 
 
 def sample_shape(shape: Any) -> tuple[int, ...]:
@@ -182,13 +261,27 @@ def sample_shape(shape: Any) -> tuple[int, ...]:
     return tuple(int(n) for n in items)
 
 
-def random_key(key: Any) -> None:
+def batch_sizes(name: str, shape: Any, unknown: int | None = None) -> tuple[Any, ...]:
+    """A batch shape: sizes, static or symbolic, that are not negative; `unknown` stands for one."""
+    items = tuple(shape) if isinstance(shape, tuple | list) else (shape,)
+    for n in items:
+        if isinstance(n, bool) or not (isinstance(n, int | np.integer) or is_symbolic_dim(n)):
+            raise TypeError(f"{name} must be a tuple of integers, got {shape!r}.")
+        if isinstance(n, int | np.integer) and n < 0 and n != unknown:
+            raise ValueError(f"{name} must not be negative, got {items}.")
+    return items
+
+
+def random_key(key: Any, order: str) -> None:
     """Refuses what is not one PRNG key: a typed key, or a legacy one of two uint32."""
     dtype = getattr(key, "dtype", None)
     typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
     legacy = dtype == jnp.uint32 and key.ndim == 1
     if not (typed or legacy):
-        raise TypeError(f"key must be a PRNG key, as from jax.random.key, got {_kind(key)}.")
+        raise TypeError(
+            f"key must be a PRNG key, as from jax.random.key, got {_kind(key)}: the arguments are "
+            f"({order})."
+        )
     if typed and key.shape != ():
         raise ValueError(f"key must be a single PRNG key, got shape {key.shape}.")
 

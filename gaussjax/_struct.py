@@ -1,22 +1,40 @@
 """Frozen dataclasses that are pytrees and know the event rank of each leaf.
 
 >>> @structure
-... class Scaled:
-...     scale: jax.Array = leaf(rank=0)
+... class Line:
+...     offset: jax.Array = leaf(rank=0)
+...     slope: jax.Array = leaf(rank=1)
 ...     dim: int = static()
->>> jax.tree.map(lambda x: 2 * x, Scaled(3.0, dim=2))
-Scaled(scale=6.0, dim=2)
->>> ranks(Scaled(3.0, dim=2))
-[0]
+>>> line = Line(3.0, jnp.ones((5, 2)), dim=2)
+>>> ranks(line)
+[0, 1]
+
+From the moment it is made every leaf has the same number of axes in front of its event axes: those
+that lack some get axes of size one. So whatever adds an axis to every leaf (`vmap`, `scan`) adds it
+at the same place of the batch.
+
+>>> line
+Line(offset=Array([3.], dtype=float32, weak_type=True), slope=float32[5,2], dim=2)
 """
 
+import contextlib
 import dataclasses
-from collections.abc import Iterable
+import functools
+import json
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar, dataclass_transform
 
 import jax
+import jax.core
+import jax.export
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 
 T = TypeVar("T")
+
+FEW = 4
+"""Numbers of a leaf that `repr` shows; of a longer one it shows the type."""
 
 
 def leaf(*, rank: int) -> Any:
@@ -33,18 +51,23 @@ def nested(*, stacked: int = 0) -> Any:
 
 
 def static() -> Any:
-    """Declares a field that is part of the type of the pytree, like a size."""
+    """Declares a field that is part of the type of the pytree: a number, a string, a tuple."""
     return dataclasses.field(metadata={"static": True})
 
 
-@dataclass_transform(frozen_default=True, field_specifiers=(leaf, nested, static))
-def structure(cls: type[T], /) -> type[T]:
-    """Makes `cls` a frozen dataclass and a pytree. Unflattening never validates.
+@dataclass_transform(frozen_default=True, eq_default=False, field_specifiers=(leaf, nested, static))
+def structure(cls: type[T]) -> type[T]:
+    """Makes `cls` a frozen dataclass and a pytree, compared by identity and printed by shape.
 
-    Fields are declared with `leaf(rank=…)`, `nested()` or `static()`.
+    Fields are declared with `leaf(rank=…)`, `nested()` or `static()`. Making one aligns its leaves;
+    unflattening neither validates nor changes anything.
     """
-    cls = dataclasses.dataclass(frozen=True)(cls)
-    fields = dataclasses.fields(cls)  # type: ignore[arg-type]  # a dataclass since the line above
+    own_repr = "__repr__" in vars(cls)
+    cls = dataclasses.dataclass(frozen=True, eq=False, repr=False)(cls)
+    cls.__init__ = _then_align(cls.__init__)
+    if not own_repr:
+        cls.__repr__ = _repr
+    fields = dataclasses.fields(cls)  # type: ignore[arg-type]  # a dataclass by now
     meta = tuple(f.name for f in fields if f.metadata.get("static"))
     data = tuple(f.name for f in fields if f.name not in meta)
 
@@ -57,31 +80,158 @@ def structure(cls: type[T], /) -> type[T]:
         return tuple(zip(keys, children, strict=True)), static_values
 
     def unflatten(static_values: tuple[Any, ...], children: Iterable[Any]) -> T:
-        return cls(**dict(zip(meta + data, (*static_values, *children), strict=True)))
+        return _made(cls, zip(meta + data, (*static_values, *children), strict=True))
 
     # `jax.tree_util.register_dataclass` would be shorter, but two of its classes with the same
     # fields have equal tree structures (jax 0.10), and `jit` then runs one's program on the other.
     jax.tree_util.register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)
+    _register_for_export(cls)
     return cls
 
 
-def is_structure(value: Any, /) -> bool:
+def is_structure(value: Any) -> bool:
     """Whether `value` is an instance of a class made by `structure`."""
     return dataclasses.is_dataclass(value) and not isinstance(value, type)
 
 
-def ranks(tree: Any, /) -> list[int]:
+def ranks(tree: Any) -> list[int]:
     """Event rank of every leaf of a structure, in the order of `jax.tree.leaves`."""
-    if isinstance(tree, tuple):
-        return [rank for item in tree for rank in ranks(item)]
-    found: list[int] = []
+    return [rank for _, value, rank in fields_of(tree) if value is not None]
+
+
+def fields_of(tree: Any, path: str = "", stacked: int = 0) -> Iterator[tuple[str, Any, int]]:
+    """Path, value and event rank of every field that holds a leaf."""
     for field in dataclasses.fields(tree):
         if field.metadata.get("static"):
             continue
-        rank = field.metadata["rank"]
-        if rank is None:
-            stacked = field.metadata["stacked"]
-            found += [stacked + r for r in ranks(getattr(tree, field.name))]
+        value, name = getattr(tree, field.name), f"{path}.{field.name}"
+        if field.metadata["rank"] is not None:
+            yield name, value, stacked + field.metadata["rank"]
+            continue
+        inner = stacked + field.metadata["stacked"]
+        parts = enumerate(value) if isinstance(value, tuple) else [(None, value)]
+        for i, part in parts:
+            if is_structure(part):
+                yield from fields_of(part, name if i is None else f"{name}[{i}]", inner)
+
+
+def batch_rank(tree: Any) -> int:
+    """The largest number of axes that an array of it has in front of its event axes."""
+    return max((_lead(value, rank) for _, value, rank in fields_of(tree)), default=0)
+
+
+# Alignment ---------------------------------------------------------------------------------------
+
+
+def _then_align(init: Callable[..., None]) -> Callable[..., None]:
+    @functools.wraps(init)
+    def made(self: Any, *args: Any, **kwargs: Any) -> None:
+        init(self, *args, **kwargs)
+        _take_lists(self)
+        _align(self, batch_rank(self))
+
+    return made
+
+
+def _take_lists(tree: Any) -> None:
+    """Lists of numbers become arrays: as pytrees they would be many leaves."""
+    for field in dataclasses.fields(tree):
+        value = getattr(tree, field.name)
+        is_list = field.metadata.get("rank") is not None and type(value) in (list, tuple)
+        if is_list and all(isinstance(x, int | float | jax.Array) for x in jax.tree.leaves(value)):
+            object.__setattr__(tree, field.name, jnp.asarray(value))
+
+
+def _align(tree: Any, count: int, stacked: int = 0) -> None:
+    """Gives every array of a structure that is being made `count` axes in front of its event."""
+    for field in dataclasses.fields(tree):
+        if field.metadata.get("static"):
+            continue
+        value, rank = getattr(tree, field.name), field.metadata["rank"]
+        if rank is not None:
+            new = _with_axes(value, count - _lead(value, stacked + rank, count), stacked + rank)
         else:
-            found.append(rank)
-    return found
+            inner = stacked + field.metadata["stacked"]
+            parts = value if isinstance(value, tuple) else (value,)
+            news = tuple(_aligned(part, count, inner) for part in parts)
+            new = news if isinstance(value, tuple) else news[0]
+        object.__setattr__(tree, field.name, new)
+
+
+def _aligned(part: Any, count: int, stacked: int) -> Any:
+    """A copy of a part whose leaves have that many batch axes, or the part itself."""
+    if not is_structure(part):
+        return part
+    if all(_lead(value, stacked + r, count) == count for _, value, r in fields_of(part)):
+        return part
+    copy = _made(type(part), vars(part).items())
+    _align(copy, count, stacked)
+    return copy
+
+
+def _lead(value: Any, rank: int, otherwise: int = 0) -> int:
+    """Axes in front of the event axes; what is no array, or lacks event axes, has `otherwise`."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return 0 if rank == 0 else otherwise
+    is_array = isinstance(value, jax.Array | np.ndarray | np.generic | jax.ShapeDtypeStruct)
+    lead = len(value.shape) - rank if is_array else -1
+    return lead if lead >= 0 else otherwise
+
+
+def _with_axes(value: Any, count: int, rank: int) -> Any:
+    """`value` with `count` axes of size one in front."""
+    if count == 0:
+        return value
+    if not isinstance(value, jax.ShapeDtypeStruct):
+        module: Any = np if isinstance(value, np.ndarray | np.generic) else jnp
+        return module.expand_dims(value, tuple(range(count)))
+    sharding = value.sharding
+    if isinstance(sharding, NamedSharding):
+        spec = PartitionSpec(*(None,) * count, *sharding.spec)
+        sharding = NamedSharding(sharding.mesh, spec, memory_kind=sharding.memory_kind)
+    shape = (*(1,) * count, *value.shape)
+    return jax.ShapeDtypeStruct(shape, value.dtype, sharding=sharding, weak_type=value.weak_type)
+
+
+def _made(cls: type[T], values: Iterable[tuple[str, Any]]) -> T:
+    """An instance with these fields, past `__init__`."""
+    tree = object.__new__(cls)
+    vars(tree).update(values)
+    return tree
+
+
+# Printing and export -----------------------------------------------------------------------------
+
+
+def _repr(self: Any) -> str:
+    parts = (f"{f.name}={_shown(getattr(self, f.name))}" for f in dataclasses.fields(self))
+    return f"{type(self).__name__}({', '.join(parts)})"
+
+
+def _shown(value: Any) -> str:
+    is_tracer = isinstance(value, jax.core.Tracer)
+    if not isinstance(value, jax.Array | np.ndarray) or (not is_tracer and value.size <= FEW):
+        return repr(value)
+    return f"{value.dtype}[{','.join(map(str, value.shape))}]"
+
+
+def _register_for_export(cls: type) -> None:
+    """Lets `jax.export` serialise functions that take or return one."""
+    with contextlib.suppress(ValueError):  # of a name taken: a notebook's cell may run again
+        jax.export.register_pytree_node_serialization(
+            cls,
+            serialized_name=f"{cls.__module__}.{cls.__qualname__}",
+            serialize_auxdata=lambda values: json.dumps(values).encode(),
+            deserialize_auxdata=lambda data: _as_tuples(json.loads(data)),
+        )
+
+
+def exported(cls: type[T]) -> type[T]:
+    """Lets `jax.export` serialise functions that return this named tuple."""
+    name = f"{cls.__module__}.{cls.__qualname__}"
+    jax.export.register_namedtuple_serialization(cls, serialized_name=name)
+    return cls
+
+
+def _as_tuples(value: Any) -> Any:
+    return tuple(map(_as_tuples, value)) if isinstance(value, list) else value

@@ -18,11 +18,11 @@ import jax.numpy as jnp
 from jax.experimental import checkify
 from jaxtyping import Array, Bool
 
-from gaussjax._batching import lift_events
+from gaussjax._lift import lift
 from gaussjax.gaussian import Gaussian
 
 
-def check_gaussian(g: Gaussian, /) -> Gaussian:
+def check_gaussian(g: Gaussian) -> Gaussian:
     """The same Gaussian, checked: a finite mean, and a covariance with a finite log-determinant.
 
     That is NaN where a constructor met a matrix that is not positive definite, a scale that is not
@@ -50,6 +50,6 @@ def check_gaussian(g: Gaussian, /) -> Gaussian:
     return g
 
 
-@lift_events
+@lift
 def _is_valid(g: Gaussian) -> Bool[Array, "..."]:
     return jnp.all(jnp.isfinite(g.mean)) & jnp.isfinite(g.cov.logdet())

@@ -1,7 +1,8 @@
 """Gaussians from what users have: a mean, and a covariance in some form.
 
-Leading axes are batch and broadcast between mean and covariance. Values are checked where they are
-known (a bad one is a ValueError); under `jit` an element of a batch with a bad value is NaN.
+Leading axes are batch and broadcast between mean and covariance; a mean that is one number stands
+for all coordinates. Values are checked where they are known (a bad one is a ValueError); under
+`jit` an element of a batch with a bad value is NaN.
 """
 
 import functools
@@ -14,7 +15,8 @@ from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array
 
 from gaussjax import _checks
-from gaussjax._batching import lift
+from gaussjax._dtypes import common_dtype, result_dtype
+from gaussjax._lift import lift
 from gaussjax.covariances import (
     BandedPrecision,
     BlockDiagonal,
@@ -134,7 +136,7 @@ def from_precision(mean: ArrayLike, matrix: ArrayLike) -> Gaussian:
 def from_scale(mean: ArrayLike, scale: ArrayLike) -> Gaussian:
     """N(mean, diag(scale²)) from standard deviations; a scalar `scale` is isotropic. O(d)
 
-    `scale` is `(..., d)`, or `()`.
+    `scale` is `(..., d)`, or `()`; for a batch of scalars there is `from_isotropic`.
 
     Raises:
         ValueError: sizes differ, batch shapes do not broadcast, or (where the values are known) a
@@ -146,6 +148,22 @@ def from_scale(mean: ArrayLike, scale: ArrayLike) -> Gaussian:
     """
     mean, scale = _mean_and_vector(mean, "scale", scale)
     return Gaussian(mean, _diagonal(_positive("scale", scale), mean.shape[-1]))
+
+
+def from_isotropic(mean: ArrayLike, scale: ArrayLike) -> Gaussian:
+    """N(mean, scale² I) from one standard deviation each. O(d)
+
+    `mean` is `(..., d)` and `scale` `(...)`, a batch of scalars. Errors as in `from_scale`.
+
+    >>> from gaussjax import variance
+    >>> variance(from_isotropic([[0.0, 0.0], [1.0, 1.0]], [1.0, 3.0]))
+    Array([[1., 1.],
+           [9., 9.]], dtype=float32)
+    """
+    mean, scale = _checks.real_arrays(mean=mean, scale=scale)
+    _checks.rank_at_least("mean", mean, 1)
+    _checks.broadcastable({"mean": mean.shape[:-1], "scale": scale.shape}, between=True)
+    return Gaussian(mean, Isotropic(_positive("scale", scale, 0), mean.shape[-1]))
 
 
 def from_variance(mean: ArrayLike, variance: ArrayLike) -> Gaussian:
@@ -176,18 +194,17 @@ def from_low_rank(mean: ArrayLike, variance: ArrayLike, factor: ArrayLike) -> Ga
     >>> variance(from_low_rank([0.0, 0.0], [1.0, 1.0], [[1.0], [2.0]]))
     Array([2., 5.], dtype=float32)
     """
-    mean, variance = _mean_and_vector(mean, "variance", variance)
-    mean, factor = _checks.real_array("mean", mean), _checks.real_array("factor", factor)
+    mean, variance, factor = _checks.real_arrays(mean=mean, variance=variance, factor=factor)
     _checks.rank_at_least("variance", variance, 1)
+    mean = _of_size(mean, "variance", variance.shape[-1])
     _checks.rank_at_least("factor", factor, 2)
     _checks.same_rows("factor", factor.shape, mean.shape[-1], "mean")
-    _checks.broadcastable(["variance", "factor"], [variance.shape[:-1], factor.shape[:-2]])
+    batches = {"mean": mean.shape[:-1], "variance": variance.shape[:-1]}
+    _checks.broadcastable({**batches, "factor": factor.shape[:-2]}, between=True)
     valid = jnp.all((variance >= 0) & jnp.isfinite(variance), axis=-1)
     _checks.all_true("variance must be finite and not negative", valid)
     _checks.all_true("factor must be finite", jnp.all(jnp.isfinite(factor), (-2, -1)))
-    dtype = jnp.result_type(mean, variance, factor)
-    scale = _safe_sqrt(_nan_unless(valid, variance, 1))
-    return Gaussian(mean.astype(dtype), LowRank(scale.astype(dtype), factor.astype(dtype)))
+    return Gaussian(mean, LowRank(_safe_sqrt(_nan_unless(valid, variance, 1)), factor))
 
 
 def from_kronecker(mean: ArrayLike, covs: Sequence[Covariance | ArrayLike]) -> Gaussian:
@@ -232,14 +249,13 @@ def from_circulant(mean: ArrayLike, column: ArrayLike) -> Gaussian:
     >>> from_circulant([0.0, 0.0], [2.0, 1.0]).cov
     Circulant(spectrum=Array([3., 1.], dtype=float32))
     """
-    mean, column = _mean_and_vector(mean, "column", column)
-    _checks.not_empty("column", column)
+    mean, column = _mean_and_column(mean, column)
     mirrored = jnp.roll(column[..., ::-1], 1, axis=-1)
-    size = jnp.max(jnp.abs(column), axis=-1, keepdims=True)
+    size = jnp.max(jnp.abs(column), axis=-1, keepdims=True, initial=0)
     tolerance = float(jnp.finfo(column.dtype).eps) ** 0.5 * size
     symmetric = jnp.all(jnp.abs(column - mirrored) <= tolerance, axis=-1)
     _checks.all_true("column must mirror itself, entry k equal to entry d − k", symmetric)
-    spectrum = lift(1)(fourier.spectrum_of)(0.5 * (column + mirrored))
+    spectrum = _spectrum_of(0.5 * (column + mirrored))
     valid = symmetric & jnp.all(spectrum > 0, axis=-1)
     _checks.all_true("column must have a positive Fourier transform", valid)
     return Gaussian(mean, Circulant(_nan_unless(valid, spectrum, 1)))
@@ -259,8 +275,7 @@ def from_toeplitz(mean: ArrayLike, column: ArrayLike) -> Gaussian:
     Array([[2., 1.],
            [1., 2.]], dtype=float32)
     """
-    mean, column = _mean_and_vector(mean, "column", column)
-    _checks.not_empty("column", column)
+    mean, column = _mean_and_column(mean, column)
     _checks.all_true("column must be finite", jnp.all(jnp.isfinite(column), axis=-1))
     return Gaussian(mean, Toeplitz(column))
 
@@ -282,10 +297,13 @@ def from_banded_precision(mean: ArrayLike, diagonals: ArrayLike) -> Gaussian:
     Array([[ 2., -1.],
            [-1.,  2.]], dtype=float32)
     """
-    mean, diagonals = _checks.real_array("mean", mean), _checks.real_array("diagonals", diagonals)
+    mean, diagonals = _checks.real_arrays(mean=mean, diagonals=diagonals)
     _checks.rank_at_least("diagonals", diagonals, 2)
-    mean, diagonals = _fitting(mean, "diagonals", diagonals, 2)
-    lower = lift(2)(banded.cholesky)(diagonals)
+    if diagonals.shape[-2] == 0:
+        raise ValueError(f"diagonals must have at least one row, got shape {diagonals.shape}.")
+    mean = _fitting(mean, "diagonals", diagonals, 2)
+    with jax.debug_nans(False):  # a failure has its sentence
+        lower = _banded_cholesky(diagonals)
     works = ~jnp.any(jnp.isnan(lower), (-2, -1))
     _checks.all_true("diagonals must be those of a positive definite matrix", works)
     return Gaussian(mean, BandedPrecision(lower))
@@ -296,26 +314,33 @@ def _structures(items: Sequence[Covariance | ArrayLike]) -> tuple[Covariance, ..
         raise ValueError(
             f"A list or tuple of one or more covariances is needed, got {type(items).__name__}."
         )
+    dtype = common_dtype(x for item in items for x in _leaves_of(item))
     return tuple(
-        item if isinstance(item, Covariance) else Cholesky(_factor(_square("matrix", item)))
+        item if isinstance(item, Covariance) else Cholesky(_factor(_square("matrix", item, dtype)))
         for item in items
     )
 
 
-def _square(name: str, matrix: Any) -> Array:
-    matrix = _checks.real_array(name, matrix)
+def _leaves_of(item: Any) -> list[Any]:
+    return jax.tree.leaves(item) if isinstance(item, Covariance) else [item]
+
+
+def _square(name: str, matrix: Any, dtype: Any) -> Array:
+    matrix = _checks.real_array(name, matrix, dtype)
     _checks.square(name, matrix)
     return matrix
 
 
 def _composed(mean: Any, name: str, cov: Kronecker | BlockDiagonal) -> Gaussian:
-    mean = _checks.real_array("mean", mean)
-    _checks.rank_at_least("mean", mean, 1)
+    mean = _checks.real_array("mean", mean, result_dtype(cov))
     parts = cov.factors if isinstance(cov, Kronecker) else cov.blocks
-    sizes = [part.dim for part in parts]
-    whose = f"{name} of sizes {sizes}"
-    _checks.same_dim("mean", mean.shape[-1], mean.shape, cov.dim, whose)
-    return Gaussian(mean, cov)
+    g = Gaussian(_of_size(mean, f"{name} of sizes {[part.dim for part in parts]}", cov.dim), cov)
+    _checks.batch_shape("g", g)
+    return g
+
+
+_spectrum_of = lift(fourier.spectrum_of)
+_banded_cholesky = lift(banded.cholesky)
 
 
 def _safe_sqrt(values: Array) -> Array:
@@ -325,35 +350,50 @@ def _safe_sqrt(values: Array) -> Array:
 
 
 def _mean_and_matrix(mean: Any, name: str, matrix: Any) -> tuple[Array, Array]:
-    mean, matrix = _checks.real_array("mean", mean), _checks.real_array(name, matrix)
+    mean, matrix = _checks.real_arrays(**{"mean": mean, name: matrix})
     _checks.square(name, matrix)
-    return _fitting(mean, name, matrix, 2)
+    return _fitting(mean, name, matrix, 2), matrix
 
 
 def _mean_and_vector(mean: Any, name: str, vector: Any) -> tuple[Array, Array]:
-    mean, vector = _checks.real_array("mean", mean), _checks.real_array(name, vector)
-    return _fitting(mean, name, vector, min(vector.ndim, 1))
+    mean, vector = _checks.real_arrays(**{"mean": mean, name: vector})
+    if vector.ndim == 0:
+        _checks.rank_at_least("mean", mean, 1)
+        return mean, vector
+    return _fitting(mean, name, vector, 1), vector
 
 
-def _fitting(mean: Array, name: str, factor: Array, rank: int) -> tuple[Array, Array]:
-    """Both in one dtype, with event sizes that agree and batch shapes that broadcast."""
-    _checks.rank_at_least("mean", mean, 1)
-    if rank:
-        _checks.same_dim("mean", mean.shape[-1], mean.shape, factor.shape[-1], name)
-    shapes = [mean.shape[:-1], factor.shape[: factor.ndim - rank]]
-    _checks.broadcastable(["mean", name], shapes)
-    dtype = jnp.result_type(mean, factor)
-    return mean.astype(dtype), factor.astype(dtype)
+def _mean_and_column(mean: Any, column: Any) -> tuple[Array, Array]:
+    mean, column = _checks.real_arrays(mean=mean, column=column)
+    _checks.rank_at_least("column", column, 1)
+    return _fitting(mean, "column", column, 1), column
+
+
+def _fitting(mean: Array, name: str, factor: Array, rank: int) -> Array:
+    """The mean, of the event size of the factor and a batch shape that broadcasts with its."""
+    mean = _of_size(mean, name, factor.shape[-1])
+    batches = {"mean": mean.shape[:-1], name: factor.shape[: factor.ndim - rank]}
+    _checks.broadcastable(batches, between=True)
+    return mean
+
+
+def _of_size(mean: Array, whose: str, size: int) -> Array:
+    """A mean of that many entries: one number stands for all of them."""
+    if mean.ndim == 0:
+        return jnp.broadcast_to(mean, (size,))
+    _checks.same_dim("mean", mean.shape[-1], mean.shape, size, whose)
+    return mean
 
 
 def _diagonal(scale: Array, size: int) -> Covariance:
     return Diagonal(scale) if scale.ndim else Isotropic(scale, size)
 
 
-def _positive(name: str, values: Array) -> Array:
+def _positive(name: str, values: Array, rank: int | None = None) -> Array:
     """Scales or variances; an event with one that is not positive and finite is NaN."""
-    rank = min(values.ndim, 1)
-    valid = jnp.all((values > 0) & jnp.isfinite(values), axis=-1 if rank else None)
+    rank = min(values.ndim, 1) if rank is None else rank
+    valid = (values > 0) & jnp.isfinite(values)
+    valid = jnp.all(valid, axis=-1) if rank else valid
     _checks.all_true(f"{name} must be positive and finite", valid)
     return _nan_unless(valid, values, rank)
 
@@ -371,7 +411,8 @@ def _factor(
     _checks.all_true("matrix must be finite", jnp.all(jnp.isfinite(matrix), (-2, -1)))
     symmetric = (is_symmetric or _is_symmetric)(matrix)
     _checks.all_true("matrix must be symmetric", symmetric)
-    lower = factorise(_nan_unless(symmetric, matrix, 2))
+    with jax.debug_nans(False):  # a failure has its sentence
+        lower = factorise(_nan_unless(symmetric, matrix, 2))
     works = ~jnp.any(jnp.isnan(lower), (-2, -1))
     _checks.all_true("matrix must be positive definite to working precision", works)
     return lower

@@ -4,13 +4,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from gaussjax._batching import lift_events
+from gaussjax._lift import lift
 from gaussjax.covariances import Covariance, pairs
 from gaussjax.gaussian import Gaussian, entropy
 
 
-@lift_events
-def kl_divergence(p: Gaussian, q: Gaussian, /) -> Float[Array, "..."]:
+@lift
+def kl_divergence(p: Gaussian, q: Gaussian) -> Float[Array, "..."]:
     """KL(p‖q) = ½ (D(Σp, Σq) + ‖Cq⁻¹(μp − μq)‖²) ≥ 0, in nats. O(d³), O(d) for diagonals
 
     D is `logdet_divergence`. A sum of terms that are not negative: exact in float32 also when p
@@ -28,7 +28,7 @@ def kl_divergence(p: Gaussian, q: Gaussian, /) -> Float[Array, "..."]:
     return 0.5 * pairs.shifted_divergence(p.cov, q.cov, p.mean - q.mean)
 
 
-def cross_entropy(p: Gaussian, q: Gaussian, /) -> Float[Array, "..."]:
+def cross_entropy(p: Gaussian, q: Gaussian) -> Float[Array, "..."]:
     """H(p, q) = −E_p[log q] = H(p) + KL(p‖q), in nats. O(d³), O(d) for diagonals
 
     Raises:
@@ -43,8 +43,8 @@ def cross_entropy(p: Gaussian, q: Gaussian, /) -> Float[Array, "..."]:
     return entropy(p) + kl_divergence(p, q)
 
 
-@lift_events
-def logdet_divergence(a: Covariance, b: Covariance, /) -> Float[Array, "..."]:
+@lift
+def logdet_divergence(a: Covariance, b: Covariance) -> Float[Array, "..."]:
     """LogDet (Burg) divergence D(A, B) = tr(B⁻¹A) − d − log|B⁻¹A| ≥ 0 of covariances. O(d³)
 
     Raises:

@@ -6,6 +6,7 @@ and entropies are in nats.
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -14,13 +15,9 @@ from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float
 
 from gaussjax import _checks
-from gaussjax._batching import (
-    batch_shape_of,
-    batch_spec,
-    lift_events,
-    result_dtype,
-    working_dtype,
-)
+from gaussjax._dtypes import result_dtype, working_dtype
+from gaussjax._lift import lift, settled, structure_argument
+from gaussjax._sharding import batch_spec
 from gaussjax._struct import leaf, nested, ranks, structure
 from gaussjax.covariances import Covariance
 from gaussjax.covariances.base import log_normal
@@ -33,9 +30,15 @@ COMPARED_AGAIN = 4  # entries of the largest vector for which that is faster tha
 class Gaussian:
     """N(mean, Σ): a mean `(..., d)` and a covariance structure. A pytree; nothing is validated.
 
-    >>> from gaussjax import Isotropic
-    >>> Gaussian(jnp.zeros(2), Isotropic(jnp.array(1.0), dim=2)).dim
-    2
+    Leaves that lack batch axes get them in front, of size one: a covariance that a batch of means
+    shares stays one covariance.
+
+    >>> from gaussjax import Cholesky
+    >>> g = Gaussian(jnp.zeros((5, 3)), Cholesky(jnp.eye(3)))
+    >>> g
+    Gaussian(mean=float32[5,3], cov=Cholesky(lower=float32[1,3,3]))
+    >>> g.batch_shape, g.dim
+    ((5,), 3)
     """
 
     mean: Float[Array, "... d"] = leaf(rank=1)
@@ -48,6 +51,11 @@ class Gaussian:
         shape = self.mean.shape
         _checks.same_dim("mean", shape[-1], shape, self.cov.dim, "the covariance")
         return self.cov.dim
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        """Broadcast leading axes of the mean and the covariance."""
+        return _checks.batch_shape("g", settled("g", self))
 
 
 # Samples -----------------------------------------------------------------------------------------
@@ -70,8 +78,8 @@ def sample(key: Array, g: Gaussian, shape: tuple[int, ...] = ()) -> Float[Array,
     >>> sample(jax.random.key(0), standard(2), (3,)).shape
     (3, 2)
     """
-    wide, noise = _widened_and_noise(key, g, shape, g.cov.noise_dim)
-    return _draw(wide, noise).astype(result_dtype(g))
+    wide, draw_noise, dtype = _prepared(key, g, shape)
+    return _draw(wide, draw_noise(wide.cov.noise_dim)).astype(dtype)
 
 
 def sample_and_log_prob(
@@ -86,18 +94,18 @@ def sample_and_log_prob(
     >>> bool(jnp.allclose(value, log_prob(standard(2), x)))
     True
     """
-    wide, noise = _widened_and_noise(key, g, shape, g.dim)
-    dtype = result_dtype(g)
+    wide, draw_noise, dtype = _prepared(key, g, shape)
+    noise = draw_noise(wide.dim)
     return color(wide, noise).astype(dtype), _log_prob_of_noise(wide, noise).astype(dtype)
 
 
-@lift_events
+@lift
 def _draw(g: Gaussian, noise: Float[Array, "... n"]) -> Float[Array, "... d"]:
     return g.mean + g.cov.draw(noise)
 
 
-@lift_events
-def color(g: Gaussian, noise: Float[Array, "... d"], /) -> Float[Array, "... d"]:
+@lift
+def color(g: Gaussian, noise: Float[Array, "... d"]) -> Float[Array, "... d"]:
     """μ + C ε for given noise; C is the structure's own root, L for a Cholesky factor. O(d²)
 
     Raises:
@@ -110,8 +118,8 @@ def color(g: Gaussian, noise: Float[Array, "... d"], /) -> Float[Array, "... d"]
     return g.mean + g.cov.color(noise)
 
 
-@lift_events
-def color_symmetric(g: Gaussian, noise: Float[Array, "... d"], /) -> Float[Array, "... d"]:
+@lift
+def color_symmetric(g: Gaussian, noise: Float[Array, "... d"]) -> Float[Array, "... d"]:
     """μ + Σ^{1/2} ε with the symmetric root: another sample of the same law. O(d³)
 
     Raises:
@@ -124,8 +132,8 @@ def color_symmetric(g: Gaussian, noise: Float[Array, "... d"], /) -> Float[Array
     return g.mean + g.cov.color_symmetric(noise)
 
 
-@lift_events
-def whiten(g: Gaussian, x: Float[Array, "... d"], /) -> Float[Array, "... d"]:
+@lift
+def whiten(g: Gaussian, x: Float[Array, "... d"]) -> Float[Array, "... d"]:
     """C⁻¹(x − μ), the inverse of `color`. O(d²)
 
     Raises:
@@ -141,8 +149,8 @@ def whiten(g: Gaussian, x: Float[Array, "... d"], /) -> Float[Array, "... d"]:
 # Densities ---------------------------------------------------------------------------------------
 
 
-@lift_events
-def log_prob(g: Gaussian, x: Float[Array, "... d"], /) -> Float[Array, "..."]:
+@lift
+def log_prob(g: Gaussian, x: Float[Array, "... d"]) -> Float[Array, "..."]:
     """Log p(x) = −½ (‖C⁻¹(x − μ)‖² + log|Σ| + d log 2π), in nats. O(d²)
 
     −∞ where x is infinite, NaN where it is NaN.
@@ -161,8 +169,8 @@ def log_prob(g: Gaussian, x: Float[Array, "... d"], /) -> Float[Array, "..."]:
     return log_normal(_infinite_with(difference, distance), logdet, g.cov.dim)
 
 
-@lift_events
-def mahalanobis(g: Gaussian, x: Float[Array, "... d"], /) -> Float[Array, "..."]:
+@lift
+def mahalanobis(g: Gaussian, x: Float[Array, "... d"]) -> Float[Array, "..."]:
     """Squared Mahalanobis distance (x − μ)ᵀΣ⁻¹(x − μ), as a sum of squares. O(d²)
 
     Raises:
@@ -176,8 +184,8 @@ def mahalanobis(g: Gaussian, x: Float[Array, "... d"], /) -> Float[Array, "..."]
     return _infinite_with(difference, g.cov.inv_quad(_without_infinities(difference)))
 
 
-@lift_events
-def score(g: Gaussian, x: Float[Array, "... d"], /) -> Float[Array, "... d"]:
+@lift
+def score(g: Gaussian, x: Float[Array, "... d"]) -> Float[Array, "... d"]:
     """∇ₓ log p(x) = −Σ⁻¹(x − μ). O(d²)
 
     Raises:
@@ -190,8 +198,8 @@ def score(g: Gaussian, x: Float[Array, "... d"], /) -> Float[Array, "... d"]:
     return g.cov.solve(g.mean - x)
 
 
-@lift_events
-def entropy(g: Gaussian, /) -> Float[Array, "..."]:
+@lift
+def entropy(g: Gaussian) -> Float[Array, "..."]:
     """Differential entropy ½ log|2πe Σ|, in nats. O(d)
 
     Source: Cover & Thomas, Elements of Information Theory, eq. 8.12.
@@ -206,8 +214,8 @@ def entropy(g: Gaussian, /) -> Float[Array, "..."]:
 # Moments -----------------------------------------------------------------------------------------
 
 
-@lift_events
-def mean(g: Gaussian, /) -> Float[Array, "... d"]:
+@lift
+def mean(g: Gaussian) -> Float[Array, "... d"]:
     """μ, with the whole batch shape.
 
     >>> from gaussjax import standard
@@ -217,8 +225,8 @@ def mean(g: Gaussian, /) -> Float[Array, "... d"]:
     return g.mean
 
 
-@lift_events
-def variance(g: Gaussian, /) -> Float[Array, "... d"]:
+@lift
+def variance(g: Gaussian) -> Float[Array, "... d"]:
     """Diagonal of Σ. O(d) for diagonals, O(d²) from a Cholesky factor, O(d³) from a precision
 
     >>> from gaussjax import from_scale
@@ -228,8 +236,8 @@ def variance(g: Gaussian, /) -> Float[Array, "... d"]:
     return g.cov.variance()
 
 
-@lift_events
-def stddev(g: Gaussian, /) -> Float[Array, "... d"]:
+@lift
+def stddev(g: Gaussian) -> Float[Array, "... d"]:
     """Standard deviations, the square root of `variance`. Costs as there
 
     >>> from gaussjax import from_scale
@@ -239,8 +247,8 @@ def stddev(g: Gaussian, /) -> Float[Array, "... d"]:
     return g.cov.stddev()
 
 
-@lift_events
-def covariance(g: Gaussian, /) -> Float[Array, "... d d"]:
+@lift
+def covariance(g: Gaussian) -> Float[Array, "... d d"]:
     """Σ as a matrix, symmetric to the bit. O(d³)
 
     >>> from gaussjax import from_scale
@@ -251,8 +259,8 @@ def covariance(g: Gaussian, /) -> Float[Array, "... d d"]:
     return g.cov.dense()
 
 
-@lift_events
-def precision(g: Gaussian, /) -> Float[Array, "... d d"]:
+@lift
+def precision(g: Gaussian) -> Float[Array, "... d d"]:
     """Σ⁻¹ as a matrix, symmetric to the bit. O(d³)
 
     >>> from gaussjax import from_scale
@@ -263,17 +271,17 @@ def precision(g: Gaussian, /) -> Float[Array, "... d d"]:
     return g.cov.dense_precision()
 
 
-def batch_shape(g: Gaussian, /) -> tuple[int, ...]:
-    """Broadcast leading axes of the mean and the covariance.
+def batch_shape(g: Gaussian) -> tuple[int, ...]:
+    """Broadcast leading axes of the mean and the covariance: `g.batch_shape`.
 
     >>> from gaussjax import from_scale
     >>> batch_shape(from_scale(jnp.zeros((5, 1, 3)), jnp.ones((4, 3))))
     (5, 4)
     """
-    return batch_shape_of(g)
+    return structure_argument("g", g, Gaussian).batch_shape
 
 
-def dim(g: Gaussian, /) -> int:
+def dim(g: Gaussian) -> int:
     """Event size d.
 
     >>> from gaussjax import standard
@@ -316,18 +324,23 @@ def _is_infinite(vector: Array, limit: int) -> Array:
     return (small.largest(vector) if one_by_one else jnp.max(jnp.abs(vector))) == jnp.inf
 
 
-@lift_events
+@lift
 def _log_prob_of_noise(g: Gaussian, noise: Float[Array, "... d"]) -> Float[Array, "..."]:
     return log_normal(jnp.sum(jnp.square(noise)), g.cov.logdet(), g.cov.dim)
 
 
-def _widened_and_noise(key: Array, g: Gaussian, shape: Any, size: int) -> tuple[Gaussian, Array]:
-    """The Gaussian in the dtype to compute in, and standard normals for samples of it."""
-    _checks.random_key(key)
-    dtype = working_dtype(result_dtype(g))
-    full = (*_checks.sample_shape(shape), *batch_shape(g), size)
-    wide = jax.tree.map(lambda x: _checks.real_array("g", x).astype(dtype), g)
+def _prepared(key: Array, g: Gaussian, shape: Any) -> tuple[Gaussian, Callable[[int], Array], Any]:
+    """The Gaussian in the dtype to compute in, its noise of any length, and the result's dtype."""
+    order = "key, g, shape"
+    _checks.random_key(key, order)
+    g = structure_argument("g", g, Gaussian, order=order)
+    dtype, front = result_dtype(g), _checks.sample_shape(shape)
+    wide = jax.tree.map(lambda x: x.astype(working_dtype(dtype)), g)
     axes = batch_spec(jax.tree.leaves(wide), ranks(wide))
-    free = len(full) - 1 - len(axes)
-    sharding = PartitionSpec(*[None] * free, *axes, None) if any(axes) else None
-    return wide, jax.random.normal(key, full, dtype, out_sharding=sharding)
+    sharding = PartitionSpec(*[None] * len(front), *axes, None) if any(axes) else None
+
+    def draw_noise(size: int) -> Array:
+        full = (*front, *g.batch_shape, size)
+        return jax.random.normal(key, full, working_dtype(dtype), out_sharding=sharding)
+
+    return wide, draw_noise, dtype

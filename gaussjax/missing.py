@@ -9,14 +9,15 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float
 
 from gaussjax import _checks
-from gaussjax._batching import lift_events
+from gaussjax._dtypes import result_dtype
+from gaussjax._lift import lift
 from gaussjax.covariances import restricted
 from gaussjax.gaussian import Gaussian, sample
 
 
-@lift_events
+@lift
 def condition_where(
-    g: Gaussian, mask: Bool[Array, "... d"], x: Float[Array, "... d"], /
+    g: Gaussian, x: Float[Array, "... d"], *, mask: Bool[Array, "... d"]
 ) -> Gaussian:
     """Law of all coordinates given those of `x` at the mask, which have variance zero. O(d³)
 
@@ -31,16 +32,16 @@ def condition_where(
     >>> import jax.numpy as jnp
     >>> from gaussjax import from_cholesky
     >>> g = from_cholesky([0.0, 0.0], [[2.0, 0.0], [1.0, 1.0]])
-    >>> condition_where(g, jnp.array([True, False]), [2.0, jnp.nan]).mean
+    >>> condition_where(g, [2.0, jnp.nan], mask=[True, False]).mean
     Array([2., 1.], dtype=float32)
     """
     law = restricted.conditional_where(g.cov, mask, _values(g, mask, x))
     return Gaussian(jnp.where(mask, x, g.mean + law.mean), law.cov)  # x itself, to the bit
 
 
-@lift_events
+@lift
 def log_prob_observed(
-    g: Gaussian, x: Float[Array, "... d"], mask: Bool[Array, "... d"], /
+    g: Gaussian, x: Float[Array, "... d"], *, mask: Bool[Array, "... d"]
 ) -> Float[Array, "..."]:
     """Log density of the entries of `x` at the mask, in nats: the marginal's `log_prob`. O(d³)
 
@@ -55,8 +56,8 @@ def log_prob_observed(
 
     >>> import jax.numpy as jnp
     >>> from gaussjax import log_prob, standard
-    >>> mask = jnp.array([True, False])
-    >>> bool(log_prob_observed(standard(2), [1.0, jnp.nan], mask) == log_prob(standard(1), [1.0]))
+    >>> value = log_prob_observed(standard(2), [1.0, jnp.nan], mask=[True, False])
+    >>> bool(value == log_prob(standard(1), [1.0]))
     True
     """
     values = _values(g, mask, x)
@@ -66,7 +67,7 @@ def log_prob_observed(
 
 
 def impute(
-    key: Array, g: Gaussian, x: ArrayLike, mask: ArrayLike, shape: tuple[int, ...] = ()
+    key: Array, g: Gaussian, x: ArrayLike, *, mask: ArrayLike, shape: tuple[int, ...] = ()
 ) -> Float[Array, "..."]:
     """Samples of all coordinates given those of `x` at the mask, which stay as they are. O(d³)
 
@@ -80,12 +81,13 @@ def impute(
 
     >>> import jax
     >>> from gaussjax import standard
-    >>> float(impute(jax.random.key(0), standard(2), [3.0, jnp.nan], jnp.array([True, False]))[0])
+    >>> float(impute(jax.random.key(0), standard(2), [3.0, jnp.nan], mask=[True, False])[0])
     3.0
     """
-    _checks.random_key(key)
-    x, mask = _checks.real_array("x", x), _checks.bool_array("mask", mask)
-    draws = sample(key, condition_where(g, mask, x), shape)
+    _checks.random_key(key, "key, g, x, *, mask, shape")
+    _checks.instance("g", g, Gaussian, order="key, g, x, *, mask, shape")
+    x, mask = _checks.real_array("x", x, result_dtype(g)), _checks.bool_array("mask", mask)
+    draws = sample(key, condition_where(g, x, mask=mask), shape)
     return jnp.where(mask, x.astype(draws.dtype), draws)  # to the bit
 
 

@@ -8,11 +8,10 @@ from typing import Annotated, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from gaussjax import _checks
-from gaussjax._batching import lift_events
+from gaussjax._lift import lift
+from gaussjax._struct import exported
 from gaussjax.covariances import (
     Cholesky,
     Conditional,
@@ -26,6 +25,7 @@ from gaussjax.linalg.products import dot
 from gaussjax.linalg.roots import triangular_root
 
 
+@exported
 class Posterior(NamedTuple):
     """What an observation leaves.
 
@@ -38,6 +38,7 @@ class Posterior(NamedTuple):
     log_evidence: Float[Array, "..."]
 
 
+@exported
 class Product(NamedTuple):
     """A product of two densities, p(x) q(x) = exp(log_normalizer) N(x; gaussian).
 
@@ -50,13 +51,18 @@ class Product(NamedTuple):
     log_normalizer: Float[Array, "..."]
 
 
+@lift
 def joint(
-    prior: Gaussian, matrix: ArrayLike, offset: ArrayLike | None, noise: Gaussian, /
+    prior: Gaussian,
+    matrix: Float[Array, "... m d"],
+    noise: Annotated[Gaussian, "m"],
+    *,
+    offset: Float[Array, "... m"] | None = None,
 ) -> Gaussian:
     """Law of (x, y), y = H x + b + e with x ~ prior and e ~ noise. O((d + m) d m)
 
-    `matrix` H is `(..., m, d)`, `offset` b `(..., m)` or None, `noise` a Gaussian in m dimensions
-    whose mean counts. The result is dense in d + m dimensions: its root is [[C, 0], [H C, R]].
+    `matrix` H is `(..., m, d)`, `noise` a Gaussian in m dimensions whose mean counts, `offset` b
+    `(..., m)` or zero. The result is dense in d + m dimensions: its root is [[C, 0], [H C, R]].
 
     Raises:
         ValueError: sizes differ or batch shapes do not broadcast.
@@ -64,16 +70,24 @@ def joint(
     Source: Bishop, Pattern Recognition and Machine Learning, eqs. 2.105-2.108.
 
     >>> from gaussjax import standard, variance
-    >>> variance(joint(standard(1), [[2.0]], None, standard(1)))
+    >>> variance(joint(standard(1), [[2.0]], standard(1)))
     Array([1., 5.], dtype=float32)
     """
-    _checks.instance("noise", noise, Gaussian)
-    zero = jnp.zeros(noise.dim, jnp.result_type(noise.mean))
-    offset = zero if offset is None else _checks.real_array("offset", offset)
-    return _joint(prior, _checks.real_array("matrix", matrix), offset, noise)
+    root, noise_root = restricted.triangle(prior.cov), restricted.triangle(noise.cov)
+    zero = jnp.zeros((prior.dim, noise.dim), root.dtype)
+    lower = jnp.block([[root, zero], [dot(matrix, root), noise_root]])
+    seen = dot(matrix, prior.mean) + noise.mean
+    seen = seen if offset is None else seen + offset
+    return Gaussian(jnp.concatenate([prior.mean, seen]), Cholesky(lower))
 
 
-def observe(prior: Gaussian, matrix: ArrayLike, noise: Gaussian, y: ArrayLike, /) -> Posterior:
+@lift
+def observe(
+    prior: Gaussian,
+    matrix: Float[Array, "... m d"],
+    noise: Annotated[Gaussian, "m"],
+    y: Float[Array, "... m"],
+) -> Posterior:
     """Posterior of x ~ prior given y = H x + e, e ~ noise, and log p(y). O((d + m)³)
 
     `matrix` H is `(..., m, d)`, `noise` a Gaussian in m dimensions whose mean counts, `y`
@@ -92,12 +106,17 @@ def observe(prior: Gaussian, matrix: ArrayLike, noise: Gaussian, y: ArrayLike, /
     >>> posterior.mean.round(4)
     Array([1.], dtype=float32)
     """
-    matrix, y = _checks.real_array("matrix", matrix), _checks.real_array("y", y)
-    return _observe(prior, matrix, noise, y)
+    innovation = y - dot(matrix, prior.mean) - noise.mean
+    root = prior.cov.precision_root() if prior.cov.covariance_root() is None else None
+    if root is None:
+        law = restricted.posterior_of_root(prior.cov, matrix, noise.cov, innovation)
+    else:
+        law = _update_precision(prior.cov, root, matrix, noise.cov, innovation)
+    return Posterior(Gaussian(prior.mean + law.mean, law.cov), law.log_evidence)
 
 
-@lift_events
-def product(p: Gaussian, q: Gaussian, /) -> Product:
+@lift
+def product(p: Gaussian, q: Gaussian) -> Product:
     """Normalised product of two densities, and the log of its normaliser. O(d³), by structure
 
     Precisions add: Σ⁻¹ = Σp⁻¹ + Σq⁻¹; the normaliser is N(μp; μq, Σp + Σq). Diagonal, circulant and
@@ -115,44 +134,6 @@ def product(p: Gaussian, q: Gaussian, /) -> Product:
     """
     law = restricted.posterior(p.cov, q.cov, q.mean - p.mean)
     return Product(Gaussian(p.mean + law.mean, law.cov), law.log_evidence)
-
-
-@lift_events
-def _joint(
-    prior: Gaussian,
-    matrix: Float[Array, "... m d"],
-    offset: Float[Array, "... m"],
-    noise: Annotated[Gaussian, "m"],
-) -> Gaussian:
-    root, noise_root = _triangle(prior.cov), _triangle(noise.cov)
-    zero = jnp.zeros((prior.dim, noise.dim), root.dtype)
-    lower = jnp.block([[root, zero], [dot(matrix, root), noise_root]])
-    mean = jnp.concatenate([prior.mean, dot(matrix, prior.mean) + offset + noise.mean])
-    return Gaussian(mean, Cholesky(lower))
-
-
-def _triangle(cov: Covariance) -> Float[Array, "d d"]:
-    """The lower triangular root of any covariance."""
-    root = cov.covariance_root()
-    if root is None:
-        return triangular_root(cov.dense_factor())
-    return jnp.diag(root) if root.ndim == 1 else jnp.tril(root)
-
-
-@lift_events
-def _observe(
-    prior: Gaussian,
-    matrix: Float[Array, "... m d"],
-    noise: Annotated[Gaussian, "m"],
-    y: Float[Array, "... m"],
-) -> Posterior:
-    innovation = y - dot(matrix, prior.mean) - noise.mean
-    root = prior.cov.precision_root() if prior.cov.covariance_root() is None else None
-    if root is None:
-        law = restricted.posterior_of_root(prior.cov, matrix, noise.cov, innovation)
-    else:
-        law = _update_precision(prior.cov, root, matrix, noise.cov, innovation)
-    return Posterior(Gaussian(prior.mean + law.mean, law.cov), law.log_evidence)
 
 
 def _update_precision(

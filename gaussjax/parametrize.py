@@ -18,7 +18,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from gaussjax import _checks
-from gaussjax._batching import lift
+from gaussjax._lift import lift
 from gaussjax.covariances import Cholesky
 from gaussjax.gaussian import Gaussian
 
@@ -78,9 +78,9 @@ def vector_size(dim: int) -> int:
     return dim * (dim + 1) // 2
 
 
-@lift(1)
+@lift
 def lower_from_vector(
-    vector: Float[Array, "... n"], /, *, diagonal: Positive = Exp()
+    vector: Float[Array, "... n"], *, diagonal: Positive = Exp()
 ) -> Float[Array, "... d d"]:
     """Lower triangle from `(..., d(d+1)/2)`, its diagonal made positive by `diagonal`. O(d²)
 
@@ -96,9 +96,9 @@ def lower_from_vector(
     return _map_diagonal(diagonal, _fill(vector, _triangle_dim(vector)))
 
 
-@lift(2)
+@lift
 def vector_from_lower(
-    lower: Float[Array, "... d d"], /, *, diagonal: Positive = Exp()
+    lower: Float[Array, "... d d"], *, diagonal: Positive = Exp()
 ) -> Float[Array, "... n"]:
     """Inverse of `lower_from_vector`. O(d²)
 
@@ -112,9 +112,9 @@ def vector_from_lower(
     return _map_diagonal(diagonal.inverse, lower)[jnp.tril_indices(lower.shape[-1])]
 
 
-@lift(1)
+@lift
 def scaled_lower_from_vector(
-    vector: Float[Array, "... n"], /, *, diagonal: Positive = Exp()
+    vector: Float[Array, "... n"], *, diagonal: Positive = Exp()
 ) -> Float[Array, "... d d"]:
     """L = D U from `(..., d(d+1)/2)`: U unit lower triangular, D the positive diagonal. O(d²)
 
@@ -134,9 +134,9 @@ def scaled_lower_from_vector(
     return scale[:, None] * _map_diagonal(jnp.ones_like, free)
 
 
-@lift(2)
+@lift
 def vector_from_scaled_lower(
-    lower: Float[Array, "... d d"], /, *, diagonal: Positive = Exp()
+    lower: Float[Array, "... d d"], *, diagonal: Positive = Exp()
 ) -> Float[Array, "... n"]:
     """Inverse of `scaled_lower_from_vector`. O(d²)
 
@@ -166,8 +166,8 @@ def correlation_size(dim: int) -> int:
     return dim * (dim - 1) // 2
 
 
-@lift(1)
-def correlation_from_vector(vector: Float[Array, "... n"], /) -> Float[Array, "... d d"]:
+@lift
+def correlation_from_vector(vector: Float[Array, "... n"]) -> Float[Array, "... d d"]:
     """Lower L with unit rows, so that L Lᵀ is a correlation matrix, from `(..., d(d−1)/2)`. O(d²)
 
     The rows of a unit lower triangle divided by their norms: any finite vector gives a valid
@@ -184,11 +184,16 @@ def correlation_from_vector(vector: Float[Array, "... n"], /) -> Float[Array, ".
     """
     dim = _triangle_dim(vector, strict=True)
     unit = _fill(vector, dim, offset=-1) + jnp.eye(dim, dtype=vector.dtype)
-    return unit / jnp.sqrt(jnp.sum(jnp.square(unit), axis=1, keepdims=True))
+    # Squares of the entries may overflow, and the reciprocal of what is close to the largest number
+    # is not in the range of the dtype.
+    largest = jnp.max(jnp.abs(unit), axis=1, keepdims=True)
+    size = jnp.minimum(largest, 0.125 * float(jnp.finfo(unit.dtype).max))
+    scaled = unit / jax.lax.stop_gradient(size)
+    return scaled / jnp.sqrt(jnp.sum(jnp.square(scaled), axis=1, keepdims=True))
 
 
-@lift(2)
-def vector_from_correlation(lower: Float[Array, "... d d"], /) -> Float[Array, "... n"]:
+@lift
+def vector_from_correlation(lower: Float[Array, "... d d"]) -> Float[Array, "... n"]:
     """Inverse of `correlation_from_vector`. O(d²)
 
     Raises:

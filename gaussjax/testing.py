@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from gaussjax import constructors, divergences, missing, transforms
+from gaussjax import algebra, constructors, divergences, missing, transforms
 from gaussjax import gaussian as gs
 from gaussjax.covariances import (
     BandedPrecision,
@@ -151,7 +151,7 @@ def _of_a_pair(p: Gaussian, q: Gaussian) -> tuple[Array, ...]:
     return (
         divergences.kl_divergence(p, q),
         divergences.cross_entropy(p, q),
-        transforms.trace_solve(p.cov, q.cov),
+        algebra.trace_solve(p.cov, q.cov),
         gs.covariance(transforms.convolve(p, q)),
     )
 
@@ -173,7 +173,7 @@ def _parts(cov: Covariance, sigma: np.ndarray, tolerance: float) -> None:
 
     def of(g: Gaussian, point: Array) -> tuple[Array, ...]:
         law = transforms.condition(g, given, point[given])
-        masked = missing.condition_where(g, ~jnp.isnan(point), point)
+        masked = missing.condition_where(g, point, mask=~jnp.isnan(point))
         marginal = gs.covariance(transforms.marginal(g, rest))
         return gs.mean(law), gs.covariance(law), gs.mean(masked), marginal
 

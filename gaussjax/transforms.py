@@ -4,6 +4,7 @@ The structure of the covariance is kept where the mathematics keeps it; else the
 Cholesky factor, found from roots by QR and never by subtracting covariances.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -13,8 +14,9 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
 from gaussjax import _checks
-from gaussjax._batching import lift_events
-from gaussjax.covariances import Cholesky, Covariance, pairs, restricted
+from gaussjax._dtypes import result_dtype
+from gaussjax._lift import lift
+from gaussjax.covariances import Cholesky, pairs, restricted
 from gaussjax.covariances.base import Indices
 from gaussjax.gaussian import Gaussian
 from gaussjax.linalg.products import dot
@@ -23,7 +25,10 @@ from gaussjax.linalg.roots import triangular_root
 # Maps --------------------------------------------------------------------------------------------
 
 
-def affine(g: Gaussian, matrix: ArrayLike, offset: ArrayLike | None = None, /) -> Gaussian:
+@lift
+def affine(
+    g: Gaussian, matrix: Float[Array, "... m d"], *, offset: Float[Array, "... m"] | None = None
+) -> Gaussian:
     """Law of A x + b: N(A μ + b, A Σ Aᵀ), by QR of A C. O(m d²)
 
     `matrix` A is `(..., m, d)` with m ≤ d independent rows, `offset` b `(..., m)` or zero. The
@@ -38,29 +43,20 @@ def affine(g: Gaussian, matrix: ArrayLike, offset: ArrayLike | None = None, /) -
     >>> variance(affine(from_scale([0.0, 0.0], [1.0, 2.0]), [[1.0, 1.0]]))
     Array([5.], dtype=float32)
     """
-    _checks.instance("g", g, Gaussian)
-    matrix = _checks.real_array("matrix", matrix)
-    _checks.rank_at_least("matrix", matrix, 2)
-    rows = matrix.shape[-2]
+    rows = matrix.shape[0]
     if rows > g.dim:
         raise ValueError(
-            f"matrix must have at most {g.dim} rows, or the result is degenerate, got shape "
-            f"{matrix.shape}."
+            f"matrix must have at most {g.dim} rows, or the result is degenerate, got {rows}."
         )
-    zero = jnp.zeros(rows, matrix.dtype)
-    return _affine(g, matrix, zero if offset is None else _checks.real_array("offset", offset))
+    mean = dot(matrix, g.mean)
+    if offset is not None:
+        _checks.same_dim("offset", offset.shape[0], offset.shape, rows, "A x")
+        mean = mean + offset
+    return Gaussian(mean, Cholesky(triangular_root(jax.vmap(g.cov.color_transpose)(matrix))))
 
 
-@lift_events
-def _affine(
-    g: Gaussian, matrix: Float[Array, "... m d"], offset: Float[Array, "... m"]
-) -> Gaussian:
-    mapped = jax.vmap(g.cov.color_transpose)(matrix)
-    return Gaussian(dot(matrix, g.mean) + offset, Cholesky(triangular_root(mapped)))
-
-
-@lift_events
-def shift(g: Gaussian, offset: Float[Array, "... d"], /) -> Gaussian:
+@lift
+def shift(g: Gaussian, offset: Float[Array, "... d"]) -> Gaussian:
     """Law of x + b: N(μ + b, Σ). O(d)
 
     Raises:
@@ -73,7 +69,7 @@ def shift(g: Gaussian, offset: Float[Array, "... d"], /) -> Gaussian:
     return Gaussian(g.mean + offset, g.cov)
 
 
-def scale_by(g: Gaussian, factor: ArrayLike, /) -> Gaussian:
+def scale_by(g: Gaussian, factor: ArrayLike) -> Gaussian:
     """Law of f ⊙ x: N(f ⊙ μ, diag(f) Σ diag(f)), in the structure of Σ. O(d)
 
     `factor` is one number, or `(..., d)`; entries are not zero. Structures that are not closed
@@ -86,16 +82,16 @@ def scale_by(g: Gaussian, factor: ArrayLike, /) -> Gaussian:
     >>> scale_by(from_scale([1.0, 1.0], [1.0, 2.0]), -2.0).cov
     Diagonal(scale=Array([2., 4.], dtype=float32))
     """
-    factor = _checks.real_array("factor", factor)
-    return _scaled_alike(g, factor) if factor.ndim == 0 else _scaled(g, factor)
+    rule: Callable[..., Gaussian] = _scaled_alike if np.ndim(factor) == 0 else _scaled
+    return rule(g, factor)
 
 
-@lift_events
+@lift
 def _scaled_alike(g: Gaussian, factor: Float[Array, "..."]) -> Gaussian:
     return Gaussian(factor * g.mean, restricted.rescaled(g.cov, factor))
 
 
-@lift_events
+@lift
 def _scaled(g: Gaussian, factor: Float[Array, "... d"]) -> Gaussian:
     return Gaussian(factor * g.mean, restricted.rescaled(g.cov, factor))
 
@@ -103,35 +99,36 @@ def _scaled(g: Gaussian, factor: Float[Array, "... d"]) -> Gaussian:
 # Parts -------------------------------------------------------------------------------------------
 
 
-def marginal(g: Gaussian, indices: Any, /) -> Gaussian:
+def marginal(g: Gaussian, indices: Any) -> Gaussian:
     """Law of some coordinates: N(μᵢ, Σᵢᵢ). O(m) to O(m d²), by structure
 
-    `indices` is a sequence or NumPy array of integers (static: checked, may count from the end) or
-    an integer JAX array `(..., m)` (traced: the result is NaN if one is out of range or repeated).
-    Diagonal and low-rank covariances stay so; blocks for indices that do not jump back; Toeplitz
-    for even steps; a chain for a segment.
+    `indices` is static: integers (which may count from the end), one integer, a slice, or a mask of
+    d booleans; or an integer JAX array `(..., m)` (traced: the result is NaN if one is out of range
+    or repeated). Diagonal and low-rank covariances stay so; blocks for indices that do not jump
+    back; Toeplitz for even steps; a chain for a segment.
 
     Raises:
+        TypeError: an index is not an integer, or the mask a JAX array.
         ValueError: a static index is out of range or repeated.
 
     >>> from gaussjax import from_scale
     >>> marginal(from_scale([1.0, 2.0, 3.0], [1.0, 2.0, 3.0]), [0, 2]).mean
     Array([1., 3.], dtype=float32)
     """
-    _checks.instance("g", g, Gaussian)
+    _checks.instance("g", g, Gaussian, order="g, indices")
     if _is_traced(indices):
-        return _marginal_traced(g, jnp.asarray(indices))
+        return _marginal_traced(g, _traced_indices(indices))
     return _marginal(g, indices=_checks.indices(indices, g.dim))
 
 
-def condition(g: Gaussian, indices: Any, values: ArrayLike, /) -> Gaussian:
+def condition(g: Gaussian, indices: Any, values: ArrayLike) -> Gaussian:
     """Law of the other coordinates, in their order, given those at `indices`. O(d³), by structure
 
-    `values` is `(..., m)`; indices as in `marginal`. By QR of the rows of the factor, or rotations
-    of its columns where it is small: [[A, 0], [B, C]] gives the mean μ₂ + B A⁻¹(v − μ₁) and the
-    covariance C Cᵀ, so nothing is subtracted. Diagonal and low-rank covariances, blocks,
-    precisions and chains stay what they are. No indices give g, all of them a Gaussian of
-    dimension 0. `condition_where` takes a mask.
+    `values` is `(..., m)`, or `(...)` for one integer; indices as in `marginal`. By QR of the rows
+    of the factor, or rotations of its columns where it is small: [[A, 0], [B, C]] gives the mean
+    μ₂ + B A⁻¹(v − μ₁) and the covariance C Cᵀ, so nothing is subtracted. Diagonal and low-rank
+    covariances, blocks, precisions and chains stay what they are. No indices give g, all of them a
+    Gaussian of dimension 0. `condition_where` takes a mask.
 
     Raises:
         ValueError: a static index is out of range or repeated, or sizes differ.
@@ -143,11 +140,13 @@ def condition(g: Gaussian, indices: Any, values: ArrayLike, /) -> Gaussian:
     >>> condition(g, [0], [2.0])
     Gaussian(mean=Array([1.], dtype=float32), cov=Cholesky(lower=Array([[1.]], dtype=float32)))
     """
-    _checks.instance("g", g, Gaussian)
-    values = _checks.real_array("values", values)
+    _checks.instance("g", g, Gaussian, order="g, indices, values")
+    values = _checks.real_array("values", values, result_dtype(g))
+    if np.ndim(indices) == 0 and not isinstance(indices, slice):
+        values = values[..., None]
     _checks.rank_at_least("values", values, 1)
     if _is_traced(indices):
-        given = _checks.index_array("indices", indices)
+        given = _traced_indices(indices)
         _checks.one_each("values", values.shape, given.shape[-1])
         return _condition_traced(g, given, values)
     static = _checks.indices(indices, g.dim)
@@ -155,8 +154,8 @@ def condition(g: Gaussian, indices: Any, values: ArrayLike, /) -> Gaussian:
     return _condition(g, values, given=static)
 
 
-@lift_events
-def convolve(p: Gaussian, q: Gaussian, /) -> Gaussian:
+@lift
+def convolve(p: Gaussian, q: Gaussian) -> Gaussian:
     """Law of x + y for independent x ~ p, y ~ q: N(μp + μq, Σp + Σq). O(d) to O(d³)
 
     In the structure that `add` finds.
@@ -171,66 +170,44 @@ def convolve(p: Gaussian, q: Gaussian, /) -> Gaussian:
     return Gaussian(p.mean + q.mean, pairs.add(p.cov, q.cov))
 
 
-# Covariances -------------------------------------------------------------------------------------
+@lift
+def as_cholesky(g: Gaussian) -> Gaussian:
+    """The same law with a `Cholesky` covariance. O(d³), by structure
 
+    What a `scan`, `cond` or `while_loop` carries has one structure from start to end; every
+    function of dense Gaussians returns a dense one.
 
-@lift_events
-def add(a: Covariance, b: Covariance, /) -> Covariance:
-    """A + B in a common structure, if there is one. O(d) to O(d³)
-
-    Diagonals, low rank with either, circulant, Toeplitz, and equal blocks stay structured. With a
-    dense operand the sum is a `Cholesky`, by QR. Any other pair is a `Sum`, which samples and
-    multiplies in the structures of both, and is made dense only by what needs a factor of it.
-
-    Raises:
-        ValueError: sizes differ or batch shapes do not broadcast.
-
-    >>> import jax.numpy as jnp
-    >>> from gaussjax import Diagonal, Isotropic
-    >>> add(Diagonal(jnp.array([3.0, 0.0])), Isotropic(jnp.array(4.0), 2))
-    Diagonal(scale=Array([5., 4.], dtype=float32))
+    >>> from gaussjax import from_scale
+    >>> as_cholesky(from_scale([0.0, 0.0], [1.0, 2.0])).cov
+    Cholesky(lower=Array([[1., 0.],
+           [0., 2.]], dtype=float32))
     """
-    return pairs.add(a, b)
-
-
-@lift_events
-def trace_solve(a: Covariance, b: Covariance, /) -> Float[Array, "..."]:
-    """tr(B⁻¹A). O(d) to O(d³), and no d × d array unless A or B is dense
-
-    Raises:
-        ValueError: sizes differ or batch shapes do not broadcast.
-
-    >>> import jax.numpy as jnp
-    >>> from gaussjax import Diagonal, Isotropic
-    >>> trace_solve(Isotropic(jnp.array(1.0), 2), Diagonal(jnp.array([1.0, 2.0])))
-    Array(1.25, dtype=float32)
-    """
-    return pairs.trace_solve(a, b)
+    return Gaussian(g.mean, Cholesky(restricted.triangle(g.cov)))
 
 
 # One Gaussian ------------------------------------------------------------------------------------
 
 
-@lift_events
+@lift
 def _marginal(g: Gaussian, *, indices: tuple[int, ...]) -> Gaussian:
     kept = np.asarray(indices, int)
     return Gaussian(g.mean[kept], restricted.marginal(g.cov, kept))
 
 
-@lift_events
+@lift
 def _marginal_traced(g: Gaussian, indices: Int[Array, "... m"]) -> Gaussian:
     indices, valid = _traced(indices, g.dim)
     law = Gaussian(g.mean[indices], restricted.marginal(g.cov, indices))
     return jax.tree.map(lambda x: jnp.where(valid, x, jnp.nan), law)
 
 
-@lift_events
+@lift
 def _condition(g: Gaussian, values: Float[Array, "... m"], *, given: tuple[int, ...]) -> Gaussian:
     seen, order = np.sort(np.asarray(given, int)), np.argsort(np.asarray(given, int))
     return _conditioned(g, np.setdiff1d(np.arange(g.dim), seen), seen, values[order])
 
 
-@lift_events
+@lift
 def _condition_traced(
     g: Gaussian, given: Int[Array, "... m"], values: Float[Array, "... m"]
 ) -> Gaussian:
@@ -246,9 +223,18 @@ def _is_traced(indices: Any) -> bool:
     return any(isinstance(i, jax.Array) for i in items)
 
 
+def _traced_indices(indices: Any) -> Array:
+    array = jnp.atleast_1d(jnp.asarray(indices))
+    if array.dtype == bool:
+        raise TypeError(
+            "indices must be static or integers, got a JAX array of booleans: for a mask that is "
+            "traced there is condition_where."
+        )
+    return _checks.index_array("indices", array)
+
+
 def _traced(indices: Array, dim: int) -> tuple[Array, Array]:
     """Positions counted from the start, and whether all are in range and different."""
-    indices = indices.astype(int)  # `dim` may be beyond an int8
     indices = jnp.where(indices < 0, indices + dim, indices)
     inside = jnp.all((indices >= 0) & (indices < dim))
     hits = jnp.zeros(dim, int).at[indices].add(1)

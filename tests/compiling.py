@@ -4,9 +4,11 @@ import functools
 
 import jax
 
-# Takes a third of the time to compile. What a program gives in float32 when it is compiled as
-# usual has tests of its own.
-quick_jit = functools.partial(
-    jax.jit,
-    compiler_options={"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False},
-)
+# They take a third of the time to compile. What a program gives in float32 when it is compiled as
+# usual has tests of its own. JAX 0.12 has one of the two options no more.
+OPTIONS: dict[str, int | bool] = {"xla_backend_optimization_level": 0}
+if tuple(map(int, jax.__version__.split(".")[:2])) < (0, 12):
+    OPTIONS["xla_cpu_use_fusion_emitters"] = False
+
+quick_jit = functools.partial(jax.jit, compiler_options=OPTIONS)
+QUICK_FLAGS = [f"--{name}={str(value).lower()}" for name, value in OPTIONS.items()]

@@ -16,15 +16,23 @@ from gaussjax.testing import check_covariance
 CASES = [(kind, d) for kind in STRUCTURES for d in (1, 6, 17) if d == 6 or kind in DENSE]
 
 
+@pytest.fixture
+def alone(monkeypatch):
+    """Compiled quickly, and without other structures: `test_pairs` has every pair of ours."""
+    monkeypatch.setattr("gaussjax.testing.jax.jit", quick_jit)
+    monkeypatch.setattr("gaussjax.testing._partners", lambda *_: [])
+
+
+@pytest.mark.usefixtures("alone")
 @pytest.mark.parametrize(("kind", "d"), CASES)
 def test_structure_agrees_with_dense_linear_algebra(kind, d):
     cov, dense = STRUCTURES[kind](np.random.default_rng(d), d, np.float32)
     check_covariance(lambda: cov, dense)
 
 
+@pytest.mark.usefixtures("alone")
 @pytest.mark.parametrize("kind", STRUCTURES)
-def test_structure_agrees_in_float64(kind, monkeypatch):
-    monkeypatch.setattr("gaussjax.testing.jax.jit", quick_jit)  # float32 is compiled as usual
+def test_structure_agrees_in_float64(kind):
     d = 3 if kind in DENSE else 1
     with jax.enable_x64(True):
         cov, dense = STRUCTURES[kind](np.random.default_rng(3), d, np.float64)

@@ -36,8 +36,10 @@ def gaussians(mean_p, lower_p, mean_q, lower_q, kind=gj.Cholesky):
 
 
 @pytest.mark.parametrize("kind", ["cholesky", "precision"])
-@pytest.mark.parametrize("separation", [1.0, 1e-2, 1e-4, 1e-6])
-@pytest.mark.parametrize("d", [1, 2, 6, 16, 17, 64])
+@pytest.mark.parametrize(
+    ("d", "separation"),  # 60 digits take four seconds at d = 64
+    [*itertools.product((1, 2, 6, 16, 17), (1.0, 1e-2, 1e-4, 1e-6)), (64, 1e-4)],
+)
 def test_kl_is_exact_in_float32_at_any_separation(d, separation, kind):
     rng = np.random.default_rng(d)
     mean_p, lower_p, mean_q, lower_q = nearby(rng, d, min(separation, 0.3))

@@ -35,7 +35,7 @@ SHAPES = {
         r"mean must have 2 entries along its last axis, the dimension of matrix, got shape \(3,\)",
     ),
     "mean of one": (lambda: gj.from_covariance(np.zeros(1), EYE), "mean must have 2 entries"),
-    "mean a scalar": (lambda: gj.from_covariance(0.0, EYE), "mean must have at least 1 axes"),
+    "mean and scale scalars": (lambda: gj.from_scale(0.0, 1.0), "mean must have at least 1 axes"),
     "scale of another size": (lambda: gj.from_scale(ZERO, np.ones(3)), "mean must have 3 entries"),
     "mean and structure differ": (
         lambda: gj.entropy(gj.Gaussian(jnp.zeros(3), G.cov)),
@@ -49,7 +49,7 @@ SHAPES = {
     "noise of another size": (lambda: gj.color(G, np.zeros(3)), "noise must have 2 entries"),
     "batches that do not broadcast": (
         lambda: gj.log_prob(gj.Gaussian(jnp.zeros((3, 2)), G.cov), np.zeros((4, 2))),
-        r"Batch shapes must broadcast, got g \(3,\), g \(\), x \(4,\)",
+        r"got g \(3,\), x \(4,\); to take each with each, give x the batch shape \(4, 1\)",
     ),
     "mean and factor do not broadcast": (
         lambda: gj.from_cholesky(np.zeros((3, 2)), np.broadcast_to(EYE, (4, 2, 2))),
@@ -111,7 +111,19 @@ TYPES = {
     "dimension of a float": (lambda: gj.standard(2.0), "dim must be an integer, got float"),
     "argument missing": (lambda: gj.log_prob(G), "missing a required argument: 'x'"),
     "argument too many": (lambda: gj.entropy(G, ZERO), "too many positional arguments"),
-    "no Gaussian": (lambda: gj.log_prob(ZERO, ZERO), "g must be a Gaussian, got ndarray"),
+    "no Gaussian": (
+        lambda: gj.log_prob(ZERO, G),
+        r"g must be a Gaussian, got float32 of shape \(2,\): the arguments are \(g, x\)",
+    ),
+    "key and Gaussian exchanged": (
+        lambda: gj.sample(G, KEY),
+        r"key must be a PRNG key, .* got Gaussian: the arguments are \(key, g, shape\)",
+    ),
+    "mask before the vector": (
+        lambda: gj.condition_where(G, np.array([True, False]), ZERO),
+        "too many positional arguments",
+    ),
+    "jitter of a boolean": (lambda: linalg.safe_cholesky(EYE, jitter=True), "jitter must be a num"),
 }
 
 

@@ -27,6 +27,7 @@ Array([[1., 0.],
 """
 
 import abc
+import functools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -36,6 +37,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from gaussjax import _checks
+from gaussjax._struct import batch_rank
 from gaussjax.linalg.products import dot, gram
 from gaussjax.linalg.roots import symmetric_root
 
@@ -54,8 +57,29 @@ class Conditional(NamedTuple):
     log_evidence: Float[Array, ""]
 
 
+def _of_one(member: Callable[..., Any]) -> Callable[..., Any]:
+    """A member that refuses a batch, of which it would return something else."""
+
+    @functools.wraps(member)
+    def of_one(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if batch_rank(self):
+            _checks.one_covariance(member.__name__, self)
+        return member(self, *args, **kwargs)
+
+    return of_one
+
+
 class Covariance(abc.ABC):
-    """A positive definite Σ = C Cᵀ in some structure."""
+    """A positive definite Σ = C Cᵀ in some structure.
+
+    Its members are written for one covariance, and refuse a batch; public functions take batches.
+    """
+
+    def __init_subclass__(cls) -> None:
+        """Guards the members that a structure defines."""
+        super().__init_subclass__()
+        for name in MEMBERS & set(vars(cls)):
+            setattr(cls, name, _of_one(vars(cls)[name]))
 
     # Required ------------------------------------------------------------------------------------
 
@@ -212,6 +236,13 @@ class Covariance(abc.ABC):
 
     def _identity(self) -> Array:
         return jnp.eye(self.dim, dtype=dtype_of(self))
+
+
+MEMBERS = {name for name, member in vars(Covariance).items() if callable(member) and name[0] != "_"}
+"""Functions of one covariance: what the protocol has but sizes."""
+
+for _name in MEMBERS - Covariance.__abstractmethods__:
+    setattr(Covariance, _name, _of_one(vars(Covariance)[_name]))
 
 
 def dtype_of(cov: Any, /) -> jnp.dtype:

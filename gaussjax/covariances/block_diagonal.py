@@ -70,7 +70,8 @@ class BlockDiagonal(Covariance):
         if groups is None:
             return None
         together = zip(self.blocks, groups, strict=True)
-        return BlockDiagonal(tuple(restricted.marginal(c, i) for c, i in together if len(i)))
+        some = [restricted.marginal(c, i) for c, i in together if len(i)]
+        return BlockDiagonal(tuple(some or [restricted.marginal(self.blocks[0], groups[0])]))
 
     def conditional(self, kept: Indices, given: Indices, values: Array, /) -> Conditional | None:
         """Block by block, for static indices in rising blocks."""

@@ -77,6 +77,14 @@ def rescaled(cov: Covariance, factor: Array, /) -> Covariance:
     return Scaled(cov, jnp.broadcast_to(factor, (cov.dim,))) if law is None else law
 
 
+def triangle(cov: Covariance, /) -> Float[Array, "d d"]:
+    """The lower triangular root of any covariance."""
+    root = cov.covariance_root()
+    if root is None:
+        return triangular_root(cov.dense_factor())
+    return jnp.diag(root) if root.ndim == 1 else jnp.tril(root)
+
+
 def root_rows(cov: Covariance, indices: Indices, /) -> Float[Array, "m d"]:
     """Rows of a square root of Σ."""
     units = (jnp.arange(cov.dim)[None] == jnp.asarray(indices)[:, None]).astype(dtype_of(cov))

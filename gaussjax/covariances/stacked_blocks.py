@@ -44,45 +44,45 @@ class StackedBlocks(Covariance):
 
     def logdet(self) -> Float[Array, ""]:
         """Σ log|Σᵢ|."""
-        return jnp.sum(jax.vmap(lambda c: c.logdet())(self.blocks))
+        return jnp.sum(jax.vmap(lambda c: c.logdet())(self._each))
 
     def divergence_to(self, other: Covariance, /) -> Float[Array, ""] | None:
         """Sum over the blocks, if both have as many of the same size."""
         if not isinstance(other, StackedBlocks) or self._shape != other._shape:
             return None
-        return jnp.sum(jax.vmap(pairs.divergence)(self.blocks, other.blocks))
+        return jnp.sum(jax.vmap(pairs.divergence)(self._each, other._each))
 
     def plus(self, other: Covariance, /) -> Covariance | None:
         """Block by block, if `other` has as many of the same size or is diagonal."""
         others = self._split_like(other)
-        return None if others is None else StackedBlocks(jax.vmap(pairs.add)(self.blocks, others))
+        return None if others is None else StackedBlocks(jax.vmap(pairs.add)(self._each, others))
 
     def rescaled(self, factor: Array, /) -> Covariance:
         """Block by block."""
         factors = factor.reshape(self._shape) if factor.ndim else jnp.repeat(factor, self._count)
-        return StackedBlocks(jax.vmap(restricted.rescaled)(self.blocks, factors))
+        return StackedBlocks(jax.vmap(restricted.rescaled)(self._each, factors))
 
     def marginal(self, indices: Indices, /) -> Covariance | None:
         """Block by block, for static indices that are the same in every block."""
         inner = self._pattern(indices)
         if inner is None:
             return None
-        return StackedBlocks(jax.vmap(lambda c: restricted.marginal(c, inner))(self.blocks))
+        return StackedBlocks(jax.vmap(lambda c: restricted.marginal(c, inner))(self._each))
 
     def conditional(self, kept: Indices, given: Indices, values: Array, /) -> Conditional | None:
         """Block by block, for static indices that are the same in every block."""
         rest, seen = self._pattern(kept), self._pattern(given)
         if rest is None or seen is None:
             return None
-        parts = values.reshape(self._count, -1)
+        parts = values.reshape(self._count, len(seen))
         return _independent(
-            jax.vmap(lambda c, v: restricted.conditional(c, rest, seen, v))(self.blocks, parts)
+            jax.vmap(lambda c, v: restricted.conditional(c, rest, seen, v))(self._each, parts)
         )
 
     def conditional_where(self, mask: Array, values: Array, /) -> Conditional:
         """Block by block."""
         parts = mask.reshape(self._shape), values.reshape(self._shape)
-        return _independent(jax.vmap(restricted.conditional_where)(self.blocks, *parts))
+        return _independent(jax.vmap(restricted.conditional_where)(self._each, *parts))
 
     def posterior(self, noise: Covariance, value: Array, /) -> Conditional | None:
         """Block by block, if the noise has as many of the same size or is diagonal."""
@@ -90,7 +90,7 @@ class StackedBlocks(Covariance):
         if noises is None:
             return None
         values = value.reshape(self._shape)
-        return _independent(jax.vmap(restricted.posterior)(self.blocks, noises, values))
+        return _independent(jax.vmap(restricted.posterior)(self._each, noises, values))
 
     @property
     def noise_dim(self) -> int:
@@ -99,12 +99,13 @@ class StackedBlocks(Covariance):
 
     def draw(self, noise: Float[Array, " n"], /) -> Float[Array, " d"]:
         """By the blocks' cheapest root."""
-        return self._map(lambda c, v: c.draw(v), noise)
+        parts = noise.reshape(self._count, self.blocks.noise_dim)
+        return jax.vmap(lambda c, v: c.draw(v))(self._each, parts).ravel()
 
     def inv_quad(self, vector: Float[Array, " d"], /) -> Float[Array, ""]:
         """Sum of the blocks' own, which may be better than ‖C⁻¹v‖²."""
-        parts = vector.reshape(self._count, -1)
-        return jnp.sum(jax.vmap(lambda c, v: c.inv_quad(v))(self.blocks, parts))
+        parts = vector.reshape(self._shape)
+        return jnp.sum(jax.vmap(lambda c, v: c.inv_quad(v))(self._each, parts))
 
     def solve(self, vector: Float[Array, " d"], /) -> Float[Array, " d"]:
         """By the blocks' own solve."""
@@ -116,16 +117,16 @@ class StackedBlocks(Covariance):
 
     def variance(self) -> Float[Array, " d"]:
         """The blocks' variances, not d products."""
-        return jax.vmap(lambda c: c.variance())(self.blocks).ravel()
+        return jax.vmap(lambda c: c.variance())(self._each).ravel()
 
     def precision_diagonal(self) -> Float[Array, " d"]:
         """The blocks' diagonals, not d solves."""
-        return jax.vmap(lambda c: c.precision_diagonal())(self.blocks).ravel()
+        return jax.vmap(lambda c: c.precision_diagonal())(self._each).ravel()
 
     def diagonals(self, width: int, /) -> Float[Array, "w d"]:
         """The blocks' diagonals, not d products."""
-        parts = jax.vmap(lambda c: c.diagonals(width), out_axes=1)(self.blocks)
-        return parts.reshape(width + 1, -1)
+        parts = jax.vmap(lambda c: c.diagonals(width), out_axes=1)(self._each)
+        return parts.reshape(width + 1, self.dim)
 
     def color_symmetric(self, noise: Float[Array, " d"], /) -> Float[Array, " d"]:
         """Block by block. No d × d array."""
@@ -133,15 +134,23 @@ class StackedBlocks(Covariance):
 
     @property
     def _count(self) -> int:
-        leaf, rank = jax.tree.leaves(self.blocks)[0], ranks(self.blocks)[0]
-        return np.shape(leaf)[np.ndim(leaf) - rank - 1]
+        leaves = zip(jax.tree.leaves(self.blocks), ranks(self.blocks), strict=True)
+        sizes = [np.shape(leaf)[np.ndim(leaf) - rank - 1] for leaf, rank in leaves]
+        return next((n for n in sizes if n != 1), 1)
+
+    @property
+    def _each(self) -> Covariance:
+        """The blocks with all of them on every leaf, to be mapped over; some may be shared."""
+        leaves, treedef = jax.tree.flatten(self.blocks)
+        whole = [jnp.broadcast_to(leaf, (self._count, *leaf.shape[1:])) for leaf in leaves]
+        return jax.tree.unflatten(treedef, whole)
 
     @property
     def _shape(self) -> tuple[int, int]:
         return self._count, self.blocks.dim
 
     def _map(self, function: Callable[[Any, Array], Array], vector: Array) -> Array:
-        return jax.vmap(function)(self.blocks, vector.reshape(self._count, -1)).ravel()
+        return jax.vmap(function)(self._each, vector.reshape(self._shape)).ravel()
 
     def _pattern(self, indices: Indices) -> np.ndarray | None:
         """The static indices within a block, where they are the same in all and not empty."""
@@ -153,7 +162,7 @@ class StackedBlocks(Covariance):
     def _split_like(self, other: Covariance) -> Covariance | None:
         """`other` as blocks of this shape, if it has none that reach across them."""
         if isinstance(other, StackedBlocks):
-            return other.blocks if self._shape == other._shape else None
+            return other._each if self._shape == other._shape else None
         root = other.covariance_root()
         return None if root is None or root.ndim > 1 else Diagonal(root.reshape(self._shape))
 

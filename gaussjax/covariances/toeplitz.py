@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from gaussjax._batching import all_of_batch
+from gaussjax._lift import all_of_batch
 from gaussjax._struct import leaf, structure
 from gaussjax.covariances.base import Covariance, Indices, dtype_of
 from gaussjax.covariances.cholesky import Cholesky
@@ -83,7 +83,7 @@ class Toeplitz(Covariance):
     @property
     def noise_dim(self) -> int:
         """Size of the circulant matrix that has Σ in its corner."""
-        return max(2 * self.dim - 2, 1)
+        return max(2 * self.dim - 2, min(self.dim, 1))
 
     def draw(self, noise: Float[Array, " n"], /) -> Float[Array, " d"]:
         """The corner of a circulant sample, O(d log d); L ε where that has no positive spectrum.
@@ -91,7 +91,7 @@ class Toeplitz(Covariance):
         Eigenvalues that are negative by no more than the rounding of the largest count as zero.
         """
         spectrum = toeplitz.spectrum_of(self.column)
-        rounding = 10 * jnp.finfo(spectrum.dtype).eps * jnp.max(jnp.abs(spectrum))
+        rounding = 10 * jnp.finfo(spectrum.dtype).eps * jnp.max(jnp.abs(spectrum), initial=0)
         valid = jax.lax.stop_gradient(jnp.all(spectrum >= -rounding))
 
         def embedded() -> Array:
@@ -126,7 +126,7 @@ class Toeplitz(Covariance):
 
     def variance(self) -> Float[Array, " d"]:
         """All alike. O(d), not d products."""
-        return jnp.broadcast_to(self.column[0], (self.dim,))
+        return jnp.broadcast_to(self.column[:1], (self.dim,))
 
     def precision_diagonal(self) -> Float[Array, " d"]:
         """By the formula of Gohberg and Semencul. O(d²), not O(d³)"""

@@ -18,43 +18,41 @@ from gaussjax.linalg.products import dot
 from gaussjax.linalg.triangular import logdet_of_diagonal
 
 
-def cleaned(lower: Float[Array, "w d"], /) -> Float[Array, "w d"]:
+def cleaned(lower: Float[Array, "w d"]) -> Float[Array, "w d"]:
     """The triangle with zeros past the end."""
     width, d = lower.shape
     inside = jnp.arange(width)[:, None] + jnp.arange(d)[None] < d
     return jnp.where(inside, lower, 0.0)
 
 
-def logdet(lower: Float[Array, "w d"], /) -> Float[Array, ""]:
+def logdet(lower: Float[Array, "w d"]) -> Float[Array, ""]:
     """log|L|. O(d)"""
     return logdet_of_diagonal(lower[0])
 
 
-def times(lower: Float[Array, "w d"], vector: Float[Array, " d"], /) -> Float[Array, " d"]:
+def times(lower: Float[Array, "w d"], vector: Float[Array, " d"]) -> Float[Array, " d"]:
     """L v. O(db)"""
     rows = enumerate(cleaned(lower))
     return sum((_later(row * vector, k) for k, row in rows), jnp.zeros_like(vector))
 
 
-def times_transpose(
-    lower: Float[Array, "w d"], vector: Float[Array, " d"], /
-) -> Float[Array, " d"]:
+def times_transpose(lower: Float[Array, "w d"], vector: Float[Array, " d"]) -> Float[Array, " d"]:
     """Lᵀ v. O(db)"""
     rows = enumerate(cleaned(lower))
     return sum((row * earlier(vector, k) for k, row in rows), jnp.zeros_like(vector))
 
 
-def solve(lower: Float[Array, "w d"], rhs: Float[Array, " d"], /) -> Float[Array, " d"]:
+def solve(lower: Float[Array, "w d"], rhs: Float[Array, " d"]) -> Float[Array, " d"]:
     """L⁻¹ v. O(db²)"""
     return _linear_solve(lower, rhs, transpose=False)
 
 
-def solve_transpose(lower: Float[Array, "w d"], rhs: Float[Array, " d"], /) -> Float[Array, " d"]:
+def solve_transpose(lower: Float[Array, "w d"], rhs: Float[Array, " d"]) -> Float[Array, " d"]:
     """L⁻ᵀ v. O(db²)"""
     return _linear_solve(lower, rhs, transpose=True)
 
 
-def gram(lower: Float[Array, "w d"], /) -> Float[Array, "w d"]:
+def gram(lower: Float[Array, "w d"]) -> Float[Array, "w d"]:
     """Diagonals of L Lᵀ: row k holds its entry (i, i + k) at i. O(db²)"""
     lower = cleaned(lower)
     width = lower.shape[0]
@@ -68,14 +66,14 @@ def gram(lower: Float[Array, "w d"], /) -> Float[Array, "w d"]:
 
 
 def symmetric_times(
-    diagonals: Float[Array, "w d"], vector: Float[Array, " d"], /
+    diagonals: Float[Array, "w d"], vector: Float[Array, " d"]
 ) -> Float[Array, " d"]:
     """A v for the symmetric A with these diagonals. O(db)"""
     both = times(diagonals, vector) + times_transpose(diagonals, vector)
     return both - diagonals[0] * vector
 
 
-def cholesky(diagonals: Float[Array, "w d"], /) -> Float[Array, "w d"]:
+def cholesky(diagonals: Float[Array, "w d"]) -> Float[Array, "w d"]:
     """Lower factor of the symmetric matrix with these diagonals; all NaN if it has none. O(db²)
 
     `diagonals[k, i]` is the entry (i + k, i).
@@ -96,7 +94,7 @@ def cholesky(diagonals: Float[Array, "w d"], /) -> Float[Array, "w d"]:
     return jnp.where(jnp.all(jnp.isfinite(lower)), lower, jnp.nan)
 
 
-def selected_inverse(lower: Float[Array, "w d"], /) -> Float[Array, "w d"]:
+def selected_inverse(lower: Float[Array, "w d"]) -> Float[Array, "w d"]:
     """The diagonals 0 … b of (L Lᵀ)⁻¹: row k holds its entry (i, i + k) at i. O(db²)
 
     Source: Takahashi, Fagan & Chen (1973). With Lᵀx = ε the process runs backwards,

@@ -5,19 +5,21 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int
 
 from gaussjax import _checks
-from gaussjax._batching import lift
+from gaussjax._lift import lift
+from gaussjax._struct import exported
 from gaussjax.linalg import lapack, small
 from gaussjax.linalg.looped import TILE, looped
 from gaussjax.linalg.products import dot
 from gaussjax.linalg.triangular import solve
 
 
-@lift(2)
-def cholesky(matrix: Float[Array, "... d d"], /) -> Float[Array, "... d d"]:
+@lift
+def cholesky(matrix: Float[Array, "... d d"]) -> Float[Array, "... d d"]:
     """Lower L with L Lᵀ = ½(A + Aᵀ); all NaN where A is not positive definite. O(d³)
 
     `matrix` is `(..., d, d)`. A pivot below d·ε/2 of its diagonal entry is rounding noise, and the
@@ -37,6 +39,7 @@ def cholesky(matrix: Float[Array, "... d d"], /) -> Float[Array, "... d d"]:
     return factorise(matrix)
 
 
+@exported
 class SafeCholesky(NamedTuple):
     """Result of `safe_cholesky`, one entry of each field per matrix.
 
@@ -52,7 +55,7 @@ class SafeCholesky(NamedTuple):
 
 
 def safe_cholesky(
-    matrix: Float[Array, "... d d"], /, *, jitter: float | Sequence[float]
+    matrix: Float[Array, "... d d"], *, jitter: float | Sequence[float]
 ) -> SafeCholesky:
     """Factor of A + jitter · diag(A) with the smallest jitter that works. O(kd³) for k levels
 
@@ -69,14 +72,17 @@ def safe_cholesky(
     >>> safe_cholesky([[1.0, 1.0], [1.0, 1.0]], jitter=(1e-6, 1e-2)).status
     Array(1, dtype=int32)
     """
-    levels = (jitter,) if isinstance(jitter, int | float) else tuple(jitter)
+    levels = tuple(np.atleast_1d(_checks.numbers("jitter", jitter)).tolist())
     if not all(level > 0 for level in levels):
         raise ValueError(f"jitter must be positive, got {levels}.")
-    return SafeCholesky(*_safe(matrix, levels=levels))
+    with jax.debug_nans(False):  # a failure has its status
+        return SafeCholesky(*_safe(matrix, levels=levels))
 
 
-@lift(2)
-def _safe(matrix: Array, *, levels: tuple[float, ...]) -> tuple[Array, Array, Array]:
+@lift
+def _safe(
+    matrix: Float[Array, "... d d"], *, levels: tuple[float, ...]
+) -> tuple[Array, Array, Array]:
     _checks.square("matrix", matrix)
     diagonal = jnp.diag(jnp.diagonal(matrix))
     fixed = jax.lax.stop_gradient(matrix)

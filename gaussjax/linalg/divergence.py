@@ -27,7 +27,7 @@ from gaussjax.linalg.triangular import inv_quad_lower, solve, solve_triangle
 PASS, BY_ENTRIES = 2, 8
 
 
-def divergence_of_roots(a: Array, b: Array, shift: Float[Array, " d"], /) -> Float[Array, ""]:
+def divergence_of_roots(a: Array, b: Array, shift: Float[Array, " d"]) -> Float[Array, ""]:
     """D(A, B) + ‖K⁻¹v‖² of two triangular roots. O(d) for two diagonals, else O(d³)"""
     if a.ndim == b.ndim == 1:
         return _of_diagonals(a, b) + jnp.sum(jnp.square(shift / b))
@@ -169,7 +169,7 @@ def _of_diagonals(a: Array, b: Array) -> Array:
     return jnp.sum(jnp.square(r) + 2 * minus_log1p(r, a / b))
 
 
-def excess_of_logdet(y: Float[Array, "r r"], /) -> Float[Array, ""]:
+def excess_of_logdet(y: Float[Array, "r r"]) -> Float[Array, ""]:
     """tr Y − log|I + Y| ≥ 0 for symmetric Y, to full accuracy also near zero. O(r³)
 
     Elimination of I + Y with pivots 1 + pₖ: log|I + Y| = Σ log(1 + pₖ), and what a step takes off

@@ -19,30 +19,32 @@ from gaussjax.linalg.sharded_batch import over_batches, split_over_devices
 
 # XLA has no rule to split a batch of transforms over devices. As the solution of
 # (H / n) x = v the transform has its derivatives, in both modes, from H being symmetric.
-def hartley(vector: Float[Array, " n"], /) -> Float[Array, " n"]:
+def hartley(vector: Float[Array, " n"]) -> Float[Array, " n"]:
     """H v. O(n log n)"""
     n = vector.shape[0]
+    if n == 0:
+        return vector
     return lax.custom_linear_solve(
         lambda x: _transform(x) / n, vector, solve=lambda _, v: _transform(v), symmetric=True
     )
 
 
-def filtered(response: Float[Array, " n"], vector: Float[Array, " n"], /) -> Float[Array, " n"]:
+def filtered(response: Float[Array, " n"], vector: Float[Array, " n"]) -> Float[Array, " n"]:
     """H diag(r) H v / n: the circulant matrix with eigenvalues r, times v. O(n log n)"""
     return hartley(response * hartley(vector)) / vector.shape[0]
 
 
-def spectrum_of(column: Float[Array, " n"], /) -> Float[Array, " n"]:
+def spectrum_of(column: Float[Array, " n"]) -> Float[Array, " n"]:
     """Eigenvalues of the symmetric circulant matrix with this first column. O(n log n)"""
     return hartley(column)
 
 
-def column_of(spectrum: Float[Array, " n"], /) -> Float[Array, " n"]:
+def column_of(spectrum: Float[Array, " n"]) -> Float[Array, " n"]:
     """The first column of the symmetric circulant matrix with these eigenvalues. O(n log n)"""
     return hartley(spectrum) / spectrum.shape[0]
 
 
-def correlation(x: Float[Array, " n"], y: Float[Array, " n"], /) -> Float[Array, " n"]:
+def correlation(x: Float[Array, " n"], y: Float[Array, " n"]) -> Float[Array, " n"]:
     """Σ_p x_p y_{p+k}, the positions modulo n, for every k. O(n log n)"""
     a, b = hartley(x), hartley(y)
     even, odd = 0.5 * (b + _negated(b)), 0.5 * (b - _negated(b))

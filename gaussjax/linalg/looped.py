@@ -17,6 +17,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.export import is_symbolic_dim
 from jaxtyping import Array
 
 from gaussjax.linalg.sharded_batch import split_over_devices
@@ -103,7 +104,7 @@ def _over_axes(
 def _by_tiles(function: Callable[[list[Array]], Any], tile: int, batch: list[Array]) -> Any:
     """A loop over tiles; the last one ends with the batch, and so may begin within another."""
     size = batch[0].shape[0]
-    if size <= tile:
+    if is_symbolic_dim(size) or size <= tile:  # of an export: how many there are is not known yet
         return function(batch)
 
     def step(i: Array, out: Any) -> Any:

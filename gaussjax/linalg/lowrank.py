@@ -36,12 +36,12 @@ class Elimination(NamedTuple):
     corner: Float[Array, "k k"]  # lower factor of the last rows' covariance given the others
 
 
-def eliminate(scale: Float[Array, " d"], factor: Float[Array, "d r"], /) -> Elimination:
+def eliminate(scale: Float[Array, " d"], factor: Float[Array, "d r"]) -> Elimination:
     """Factorises diag(s²) + W Wᵀ, the r rows with the smallest s last. O(d r²)"""
     return _eliminate(scale, factor, _smallest(scale, factor.shape[1]))
 
 
-def eliminate_by_leverage(scale: Float[Array, " d"], factor: Float[Array, "d r"], /) -> Elimination:
+def eliminate_by_leverage(scale: Float[Array, " d"], factor: Float[Array, "d r"]) -> Elimination:
     """The same with the r rows last that have the largest leverage h = 1 − s²(Σ⁻¹)ᵢᵢ. O(d r²)
 
     All leverages together are at most r, so that of any other row is at most r/(r + 1): nothing
@@ -76,7 +76,7 @@ def _eliminate(scale: Array, factor: Array, last: Array) -> Elimination:
     return Elimination(safe, ratio, root, last, last_scale, coupling, corner)
 
 
-def latent_root(ratio: Float[Array, "d r"], /) -> Float[Array, "r r"]:
+def latent_root(ratio: Float[Array, "d r"]) -> Float[Array, "r r"]:
     """Lower R with R Rᵀ = I + VᵀV, the precision of z given x. O(d r²)"""
     return factorise(jnp.eye(ratio.shape[1], dtype=ratio.dtype) + dot(ratio.T, ratio))
 
@@ -84,7 +84,7 @@ def latent_root(ratio: Float[Array, "d r"], /) -> Float[Array, "r r"]:
 # C = diag(s)(I + V (I + R)⁻¹Vᵀ) is a root, for with K = (I + R)⁻¹
 #   K + Kᵀ + K VᵀV Kᵀ = K (Xᵀ + X + R Rᵀ − I) Kᵀ = K X Xᵀ Kᵀ = I,   X = I + R,
 # and its inverse has the core K' = (I + R)⁻ᵀR⁻¹ in place of K.
-def color(e: Elimination, noise: Float[Array, " d"], /) -> Float[Array, " d"]:
+def color(e: Elimination, noise: Float[Array, " d"]) -> Float[Array, " d"]:
     """C ε. O(d r)"""
     first = _placed(noise, e.last, 0.0)
     y = solve(_plus_identity(e.root), dot(e.ratio.T, first))
@@ -93,14 +93,14 @@ def color(e: Elimination, noise: Float[Array, " d"], /) -> Float[Array, " d"]:
     return _placed(x, e.last, dot(e.coupling, whitened) + dot(e.corner, noise[e.last]))
 
 
-def whiten(e: Elimination, vector: Float[Array, " d"], /) -> Float[Array, " d"]:
+def whiten(e: Elimination, vector: Float[Array, " d"]) -> Float[Array, " d"]:
     """C⁻¹ v. O(d r)"""
     scaled, whitened, corner = _eliminated(e, vector)
     y = solve(_plus_identity(e.root), whitened, transpose=True)
     return _placed(scaled - dot(e.ratio, y), e.last, corner)
 
 
-def inv_quad(e: Elimination, vector: Float[Array, " d"], /) -> Float[Array, ""]:
+def inv_quad(e: Elimination, vector: Float[Array, " d"]) -> Float[Array, ""]:
     """vᵀΣ⁻¹v = ‖v/s − V ẑ‖² + ‖ẑ‖²: it keeps its digits where V is large. O(d r)
 
     Both textbook forms, ‖v/s‖² − ‖R⁻¹Vᵀv/s‖² and the solve, cancel all of them there.
@@ -111,14 +111,14 @@ def inv_quad(e: Elimination, vector: Float[Array, " d"], /) -> Float[Array, ""]:
     return _squares(residual) + _squares(z) + _squares(corner)
 
 
-def logdet(e: Elimination, /) -> Float[Array, ""]:
+def logdet(e: Elimination) -> Float[Array, ""]:
     """log|Σ| = Σ log s² + log|R Rᵀ| + log|the last rows'|. O(d)"""
     diagonals = [e.scale, jnp.diagonal(e.root), jnp.diagonal(e.corner)]
     return 2 * sum((logdet_of_diagonal(x) for x in diagonals), jnp.zeros((), e.scale.dtype))
 
 
 def precision_diagonal(
-    scale: Float[Array, " d"], factor: Float[Array, "d r"], /
+    scale: Float[Array, " d"], factor: Float[Array, "d r"]
 ) -> Float[Array, " d"]:
     """Diagonal of Σ⁻¹, (1 − h)/s² with the leverages h. O(d r²)"""
     return _precision_diagonal(eliminate_by_leverage(scale, factor))
@@ -146,7 +146,6 @@ def trace_solve(
     e: Elimination,
     variance: Float[Array, " d"],
     times: Callable[[Float[Array, " d"]], Float[Array, " d"]],
-    /,
 ) -> Float[Array, ""]:
     """tr(Σ⁻¹A) from the diagonal of A and r + r products with it. O(d r²) and the products"""
     weights, reach = _regressions(e)
@@ -161,7 +160,7 @@ def trace_solve(
 
 
 def latent_posterior(
-    e: Elimination, vector: Float[Array, " d"], /
+    e: Elimination, vector: Float[Array, " d"]
 ) -> tuple[Float[Array, " r"], Float[Array, "r r"]]:
     """Mean of z given x = v, and a root T of its covariance. O(d r)"""
     _, whitened, _ = _eliminated(e, vector)
@@ -198,7 +197,7 @@ Parts = tuple[Float[Array, " d"], Float[Array, "d r"]]
 """`(s, W)`"""
 
 
-def comparable(a: Parts, b: Parts, /) -> Array:
+def comparable(a: Parts, b: Parts) -> Array:
     """Whether the terms of `divergence` are of the order of d at most: it subtracts some. O(d r)"""
     (s_a, w_a), (s_b, w_b) = a, b
     w_a, w_b = _of_one_rank(w_a, w_b)
@@ -209,7 +208,7 @@ def comparable(a: Parts, b: Parts, /) -> Array:
     return jnp.all(s_a > 0) & jnp.all(s_b > 0) & (leverages + spread <= s_a.shape[0])
 
 
-def divergence(a: Parts, b: Parts, /) -> Float[Array, ""]:
+def divergence(a: Parts, b: Parts) -> Float[Array, ""]:
     """D(A, B) = tr(B⁻¹A) − d − log|B⁻¹A| of two `(s, W)` that are `comparable`. O(d r²)
 
     By way of C = diag(s_a²) + W_b W_bᵀ, with the three-point identity of Bregman divergences
@@ -264,6 +263,6 @@ def _inner(x: Array, y: Array) -> Array:
     return jnp.trace(dot(x.T, y))
 
 
-def inverse(root: Float[Array, "r r"], /) -> Float[Array, "r r"]:
+def inverse(root: Float[Array, "r r"]) -> Float[Array, "r r"]:
     """R⁻¹: with many right-hand sides one small inverse and a product beat a substitution. O(r³)"""
     return solve(root, jnp.eye(root.shape[0], dtype=root.dtype))

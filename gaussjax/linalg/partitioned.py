@@ -15,7 +15,6 @@ of its axes, or a tuple of names.
 """
 
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -25,7 +24,7 @@ from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float
 
 from gaussjax import _checks
-from gaussjax._batching import lift
+from gaussjax._lift import lift
 from gaussjax.linalg.products import dot
 from gaussjax.linalg.shared_rows import (
     Axis,
@@ -42,8 +41,8 @@ from gaussjax.linalg.shared_rows import (
 )
 
 
-@lift(2)
-def cholesky(matrix: Float[Array, "... d d"], /, *, axis: Axis) -> Float[Array, "... d d"]:
+@lift
+def cholesky(matrix: Float[Array, "... d d"], *, axis: Axis) -> Float[Array, "... d d"]:
     """Lower L with L Lᵀ = ½(A + Aᵀ), rows over `axis`; all NaN where A is not positive definite.
 
     `matrix` is `(..., d, d)`. O(d³ / devices): each does d³ / devices operations, three times those
@@ -62,7 +61,7 @@ def cholesky(matrix: Float[Array, "... d d"], /, *, axis: Axis) -> Float[Array, 
 
 
 def solve_lower(
-    lower: Float[Array, "... d d"], rhs: Float[Array, "..."], /, *, axis: Axis
+    lower: Float[Array, "... d d"], rhs: Float[Array, "..."], *, axis: Axis
 ) -> Float[Array, "..."]:
     """L⁻¹ B by forward substitution, rows over `axis`. O(d²k / devices)
 
@@ -78,11 +77,11 @@ def solve_lower(
     ...     print(solve_lower([[2.0, 0.0], [1.0, 1.0]], [2.0, 3.0], axis="rows"))
     [1. 2.]
     """
-    return _lifted_solve(solve, lower, rhs, axis)
+    return _solve_of_any_rank(lower, rhs, axis=axis, transpose=False)
 
 
 def solve_lower_transpose(
-    lower: Float[Array, "... d d"], rhs: Float[Array, "..."], /, *, axis: Axis
+    lower: Float[Array, "... d d"], rhs: Float[Array, "..."], *, axis: Axis
 ) -> Float[Array, "..."]:
     """L⁻ᵀ B by back substitution, rows over `axis`. O(d²k / devices)
 
@@ -94,24 +93,39 @@ def solve_lower_transpose(
     ...     print(solve_lower_transpose([[2.0, 0.0], [1.0, 1.0]], [2.0, 3.0], axis="rows"))
     [-0.5  3. ]
     """
-    return _lifted_solve(solve_transpose, lower, rhs, axis)
+    return _solve_of_any_rank(lower, rhs, axis=axis, transpose=True)
 
 
-@lift(2)
-def is_symmetric(matrix: Float[Array, "... d d"], /, *, axis: Axis) -> Bool[Array, "..."]:
+@lift
+def is_symmetric(matrix: Float[Array, "... d d"], *, axis: Axis) -> Bool[Array, "..."]:
     """|Aᵢⱼ − Aⱼᵢ| ≤ √ε √(Aᵢᵢ Aⱼⱼ), without a matrix on one device."""
     scale = float(jnp.finfo(matrix.dtype).eps) ** 0.25 * jnp.sqrt(jnp.abs(diagonal(matrix, axis)))
     difference = jnp.abs(matrix - transposed(matrix, axis))
     return jnp.all(difference <= scale[:, None] * scale[None])
 
 
-def _lifted_solve(core: Callable[..., Array], lower: Any, rhs: Any, axis: Axis) -> Array:
-    lower, rhs = _checks.real_array("lower", lower), _checks.real_array("rhs", rhs)
+def _solve_of_any_rank(lower: Any, rhs: Any, *, axis: Axis, transpose: bool) -> Array:
+    lower, rhs = _checks.real_arrays(lower=lower, rhs=rhs)
     _checks.square("lower", lower)
     _checks.rank_at_least("rhs", rhs, 1)
-    rank = min(rhs.ndim, 2)
-    _checks.same_rows("rhs", rhs.shape if rank == 2 else (*rhs.shape, 1), lower.shape[-1], "lower")
-    return lift(2, rank)(core)(lower, rhs, axis=axis)
+    as_matrix = rhs.shape if rhs.ndim > 1 else (*rhs.shape, 1)
+    _checks.same_rows("rhs", as_matrix, lower.shape[-1], "lower")
+    solver = _solve_vector if rhs.ndim == 1 else _solve_matrix
+    return solver(lower, rhs, axis=axis, transpose=transpose)
+
+
+@lift
+def _solve_vector(
+    lower: Float[Array, "... d d"], rhs: Float[Array, " d"], *, axis: Axis, transpose: bool
+) -> Float[Array, "... d"]:
+    return (solve_transpose if transpose else solve)(lower, rhs, axis)
+
+
+@lift
+def _solve_matrix(
+    lower: Float[Array, "... d d"], rhs: Float[Array, "... d k"], *, axis: Axis, transpose: bool
+) -> Float[Array, "... d k"]:
+    return (solve_transpose if transpose else solve)(lower, rhs, axis)
 
 
 # One matrix ---------------------------------------------------------------------------------------

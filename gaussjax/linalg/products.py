@@ -8,25 +8,25 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from gaussjax import _checks
-from gaussjax._batching import lift
+from gaussjax._lift import lift
 
 WHOLE = 128  # largest triangle that meets another as a whole: for smaller ones zeros cost less
 
 
-def dot(a: Array, b: Array, /) -> Array:
+def dot(a: Array, b: Array) -> Array:
     """Matrix product in the arguments' own precision, on every device."""
     return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
 
 
-def gram(factor: Float[Array, "d k"], /) -> Float[Array, "d d"]:
+def gram(factor: Float[Array, "d k"]) -> Float[Array, "d d"]:
     """F Fᵀ, symmetric to the bit."""
     product = jnp.tril(dot(factor, factor.T))
     return product + jnp.tril(product, -1).T
 
 
-@lift(2, 2)
+@lift
 def lower_product(
-    a: Float[Array, "... d d"], b: Float[Array, "... d d"], /
+    a: Float[Array, "... d d"], b: Float[Array, "... d d"]
 ) -> Float[Array, "... d d"]:
     """Product A B of two lower triangles, a lower triangle. O(d³)
 

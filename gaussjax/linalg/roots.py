@@ -6,7 +6,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from gaussjax import _checks
-from gaussjax._batching import lift
+from gaussjax._lift import lift
 from gaussjax.linalg import lapack, small
 from gaussjax.linalg.cholesky import half_triangle
 from gaussjax.linalg.looped import TILE, looped
@@ -14,8 +14,8 @@ from gaussjax.linalg.products import dot, gram
 from gaussjax.linalg.triangular import solve
 
 
-@lift(2)
-def symmetric_sqrt(matrix: Float[Array, "... d d"], /) -> Float[Array, "... d d"]:
+@lift
+def symmetric_sqrt(matrix: Float[Array, "... d d"]) -> Float[Array, "... d d"]:
     """The symmetric R with R R = A, for A positive semidefinite; NaN where it is not. O(d³)
 
     `matrix` is `(..., d, d)` and is symmetrised. The derivative solves R dR + dR R = dA, which is
@@ -35,9 +35,9 @@ def symmetric_sqrt(matrix: Float[Array, "... d d"], /) -> Float[Array, "... d d"
     return symmetric_root(0.5 * (matrix + matrix.T))
 
 
-@lift(2, 2)
+@lift
 def factor_of_sum(
-    a: Float[Array, "... d k"], b: Float[Array, "... d m"], /
+    a: Float[Array, "... d k"], b: Float[Array, "... d m"]
 ) -> Float[Array, "... d d"]:
     """Lower L with L Lᵀ = A Aᵀ + B Bᵀ, without forming either product. O(d²(k + m))
 

@@ -14,7 +14,7 @@ from jax.experimental.custom_partitioning import custom_partitioning
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array
 
-from gaussjax._batching import varying_axes
+from gaussjax._sharding import varying_axes
 
 Function = Callable[..., Any]
 

@@ -9,6 +9,7 @@ k-th value of a process with covariances t from those before it, and its error e
 It never stores more than the filter, so it costs O(d²) time and O(d) memory.
 """
 
+import functools
 import itertools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -23,6 +24,23 @@ from gaussjax.linalg.divergence import minus_log1p
 from gaussjax.linalg.products import dot
 
 
+def of_points(empty: Callable[..., Any]) -> Callable[[Callable[..., Any]], Any]:
+    """Decorator: a process at no points has no first value to start from; `empty` says what is."""
+
+    def decorate(function: Callable[..., Any]) -> Any:
+        @functools.wraps(function)
+        def of_some(column: Array, *more: Array) -> Any:
+            return function(column, *more) if column.shape[0] else empty(column, *more)
+
+        return of_some
+
+    return decorate
+
+
+def _zero(column: Array, *_: Array) -> Array:
+    return jnp.zeros((), column.dtype)
+
+
 class Filter(NamedTuple):
     """State of the recursion before step k: all arrays zero from k + 1 on."""
 
@@ -31,25 +49,26 @@ class Filter(NamedTuple):
     error: Float[Array, ""]  # e
 
 
-def spectrum_of(column: Float[Array, " d"], /) -> Float[Array, " n"]:
+def spectrum_of(column: Float[Array, " d"]) -> Float[Array, " n"]:
     """Eigenvalues of the circulant matrix of size 2d − 2 that has T in its corner. O(d log d)"""
     return fourier.spectrum_of(embedded(column))
 
 
-def embedded(column: Float[Array, " d"], /) -> Float[Array, " n"]:
+def embedded(column: Float[Array, " d"]) -> Float[Array, " n"]:
     """First column (t₀, …, t_d₋₁, t_d₋₂, …, t₁) of that circulant matrix."""
     return jnp.concatenate([column, column[-2:0:-1]])
 
 
-def times(column: Float[Array, " d"], vector: Float[Array, " d"], /) -> Float[Array, " d"]:
+def times(column: Float[Array, " d"], vector: Float[Array, " d"]) -> Float[Array, " d"]:
     """T v. O(d log d)"""
     d, spectrum = column.shape[0], spectrum_of(column)
     padded = jnp.pad(vector, (0, spectrum.shape[0] - d))
     return fourier.filtered(spectrum, padded)[:d]
 
 
+@of_points(lambda column, vector: (vector, column))
 def whiten(
-    column: Float[Array, " d"], vector: Float[Array, " d"], /
+    column: Float[Array, " d"], vector: Float[Array, " d"]
 ) -> tuple[Float[Array, " d"], Float[Array, " d"]]:
     """L⁻¹v for the Cholesky factor L of T, and the prediction errors e, Lₖₖ = √eₖ. O(d²)"""
     padded = _reversed_and_padded(vector)
@@ -61,7 +80,8 @@ def whiten(
     return _recursion(column, visit, None)[2]
 
 
-def color(column: Float[Array, " d"], noise: Float[Array, " d"], /) -> Float[Array, " d"]:
+@of_points(lambda _, noise: noise)
+def color(column: Float[Array, " d"], noise: Float[Array, " d"]) -> Float[Array, " d"]:
     """L ε. O(d²)"""
     d = column.shape[0]
     empty = jnp.zeros(2 * d, noise.dtype)  # the process so far, reversed: entry d − 1 − k is xₖ
@@ -75,7 +95,8 @@ def color(column: Float[Array, " d"], noise: Float[Array, " d"], /) -> Float[Arr
     return values * jnp.where(jnp.all(errors > 0), 1.0, jnp.nan).astype(values.dtype)
 
 
-def solve(column: Float[Array, " d"], rhs: Float[Array, " d"], /) -> Float[Array, " d"]:
+@of_points(lambda _, rhs: rhs)
+def solve(column: Float[Array, " d"], rhs: Float[Array, " d"]) -> Float[Array, " d"]:
     """T⁻¹ b, whose derivatives are solves and products again. O(d²)"""
     return lax.custom_linear_solve(
         lambda x: times(column, x), rhs, solve=lambda _, b: _levinson(column, b), symmetric=True
@@ -95,7 +116,7 @@ def _levinson(column: Array, rhs: Array) -> Array:
 
 
 @jax.custom_jvp
-def inverse_column(column: Float[Array, " d"], /) -> Float[Array, " d"]:
+def inverse_column(column: Float[Array, " d"]) -> Float[Array, " d"]:
     """First column of T⁻¹: the last filter over its error. O(d²)"""
     state, _, errors = _recursion(column, lambda k, state, _: (None, state.error), None)
     return state.forward / errors[-1]
@@ -111,7 +132,8 @@ def _(primals, tangents):  # d(T⁻¹e₀) = −T⁻¹ dT T⁻¹e₀
 # With x = T⁻¹e₀ and y = (0, x_d₋₁, …, x₁), Gohberg and Semencul: T⁻¹ = (L(x)L(x)ᵀ − L(y)L(y)ᵀ)/x₀,
 # L(·) the lower triangular Toeplitz matrix of a column. The k-th diagonal of L(x)L(x)ᵀ has the
 # entries Σ_{p ≤ i} x_p x_{p+k}, and the sum Σ_p x_p x_{p+k} (d − p − k).
-def inverse_diagonal_sums(column: Float[Array, " d"], /) -> Float[Array, " d"]:
+@of_points(lambda column: column)
+def inverse_diagonal_sums(column: Float[Array, " d"]) -> Float[Array, " d"]:
     """Σᵢ (T⁻¹)ᵢ,ᵢ₊ₖ for every k. O(d²), of which O(d log d) for the sums"""
     x = inverse_column(column)
     d = x.shape[0]
@@ -120,49 +142,65 @@ def inverse_diagonal_sums(column: Float[Array, " d"], /) -> Float[Array, " d"]:
     return (_correlation(x, weights * x) - _correlation(y, weights * y)) / x[0]
 
 
-def inverse_diagonal(column: Float[Array, " d"], /) -> Float[Array, " d"]:
+@of_points(lambda column: column)
+def inverse_diagonal(column: Float[Array, " d"]) -> Float[Array, " d"]:
     """Diagonal of T⁻¹. O(d²), of which O(d) for the sums"""
     x = inverse_column(column)
     return jnp.cumsum(jnp.square(x) - jnp.square(_reflected(x))) / x[0]
 
 
-@jax.custom_jvp
-def logdet(column: Float[Array, " d"], /) -> Float[Array, ""]:
+@of_points(_zero)
+def logdet(column: Float[Array, " d"]) -> Float[Array, ""]:
     """log|T| = Σ log eₖ; NaN where T is not positive definite. O(d²)"""
+    return _logdet(column)
+
+
+@jax.custom_jvp
+def _logdet(column: Array) -> Array:
     _, _, errors = _recursion(column, lambda k, state, _: (None, state.error), None)
     return _sum_of_logs(errors)
 
 
-@logdet.defjvp
+@_logdet.defjvp
 def _(primals, tangents):  # d log|T| = tr(T⁻¹ dT), a sum over diagonals
     (column,), (dcolumn,) = primals, tangents
     sums = inverse_diagonal_sums(column)
     return logdet(column), 2 * jnp.sum(sums * dcolumn) - sums[0] * dcolumn[0]
 
 
-@jax.custom_jvp
-def inv_quad(column: Float[Array, " d"], vector: Float[Array, " d"], /) -> Float[Array, ""]:
+@of_points(_zero)
+def inv_quad(column: Float[Array, " d"], vector: Float[Array, " d"]) -> Float[Array, ""]:
     """vᵀT⁻¹v. O(d²)"""
+    return _inv_quad(column, vector)
+
+
+@jax.custom_jvp
+def _inv_quad(column: Array, vector: Array) -> Array:
     return jnp.sum(jnp.square(whiten(column, vector)[0]))
 
 
-@inv_quad.defjvp
+@_inv_quad.defjvp
 def _(primals, tangents):
     (column, vector), (dcolumn, dvector) = primals, tangents
     x = solve(column, vector)
     return inv_quad(column, vector), dot(x, 2 * dvector - times(dcolumn, x))
 
 
-@jax.custom_jvp
+@of_points(lambda column, _: (_zero(column), _zero(column)))
 def inv_quad_and_logdet(
-    column: Float[Array, " d"], vector: Float[Array, " d"], /
+    column: Float[Array, " d"], vector: Float[Array, " d"]
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """Both at once, in one run of the recursion. O(d²)"""
+    return _inv_quad_and_logdet(column, vector)
+
+
+@jax.custom_jvp
+def _inv_quad_and_logdet(column: Array, vector: Array) -> tuple[Array, Array]:
     whitened, errors = whiten(column, vector)
     return jnp.sum(jnp.square(whitened)), _sum_of_logs(errors)
 
 
-@inv_quad_and_logdet.defjvp
+@_inv_quad_and_logdet.defjvp
 def _(primals, tangents):
     (column, vector), (dcolumn, _) = primals, tangents
     _, dquad = jax.jvp(inv_quad, primals, tangents)
@@ -170,7 +208,8 @@ def _(primals, tangents):
     return inv_quad_and_logdet(column, vector), (dquad, dlogdet)
 
 
-def divergence(a: Float[Array, " d"], b: Float[Array, " d"], /) -> Float[Array, ""]:
+@of_points(_zero)
+def divergence(a: Float[Array, " d"], b: Float[Array, " d"]) -> Float[Array, ""]:
     """D(A, B) = tr(B⁻¹A) − d − log|B⁻¹A| of two columns, by the chain rule. O(d²)
 
     Predicting a process of A by the filters g of B instead of A's own g + η gives the step errors

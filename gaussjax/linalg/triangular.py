@@ -9,7 +9,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from gaussjax import _checks
-from gaussjax._batching import call_lifted, lift
+from gaussjax._lift import lift
 from gaussjax.linalg import lapack, small
 from gaussjax.linalg.looped import looped
 from gaussjax.linalg.products import WHOLE, dot, from_halves
@@ -22,7 +22,7 @@ TRANSPOSE_LIMIT = small.VECTOR_LIMIT
 SHARED_LIMIT = 20  # largest triangle that many vectors share and whose substitution is written out
 
 
-def solve_lower(lower: Float[Array, "... d d"], rhs: Float[Array, "..."], /) -> Float[Array, "..."]:
+def solve_lower(lower: Float[Array, "... d d"], rhs: Float[Array, "..."]) -> Float[Array, "..."]:
     """L⁻¹ B by forward substitution. O(d²k)
 
     `lower` is `(..., d, d)`, only its lower triangle is read. `rhs` is one vector `(d,)` or
@@ -37,11 +37,11 @@ def solve_lower(lower: Float[Array, "... d d"], rhs: Float[Array, "..."], /) -> 
     >>> solve_lower([[2.0, 0.0], [1.0, 1.0]], [2.0, 3.0])
     Array([1., 2.], dtype=float32)
     """
-    return _lifted_solve(lower, rhs, transpose=False)
+    return _solve_of_any_rank(lower, rhs, transpose=False)
 
 
 def solve_lower_transpose(
-    lower: Float[Array, "... d d"], rhs: Float[Array, "..."], /
+    lower: Float[Array, "... d d"], rhs: Float[Array, "..."]
 ) -> Float[Array, "..."]:
     """L⁻ᵀ B by back substitution. O(d²k)
 
@@ -52,11 +52,11 @@ def solve_lower_transpose(
     >>> solve_lower_transpose([[2.0, 0.0], [1.0, 1.0]], [2.0, 3.0])
     Array([-0.5,  3. ], dtype=float32)
     """
-    return _lifted_solve(lower, rhs, transpose=True)
+    return _solve_of_any_rank(lower, rhs, transpose=True)
 
 
-@lift(2)
-def logdet_lower(lower: Float[Array, "... d d"], /) -> Float[Array, "..."]:
+@lift
+def logdet_lower(lower: Float[Array, "... d d"]) -> Float[Array, "..."]:
     """log|L| = Σ log Lᵢᵢ, NaN unless the diagonal is positive. O(d)
 
     `lower` is `(..., d, d)`; the result is `(...)`. The log-determinant of L Lᵀ is twice this.
@@ -100,16 +100,28 @@ def logdet_of_diagonal(diagonal: Float[Array, " d"]) -> Float[Array, ""]:
     return jnp.sum(jnp.log(jnp.where(diagonal > 0, diagonal, jnp.nan)))
 
 
-def _lifted_solve(lower: Array, rhs: Array, *, transpose: bool) -> Array:
-    lower, rhs = _checks.real_array("lower", lower), _checks.real_array("rhs", rhs)
+def _solve_of_any_rank(lower: Array, rhs: Array, *, transpose: bool) -> Array:
+    lower, rhs = _checks.real_arrays(lower=lower, rhs=rhs)
     _checks.square("lower", lower)
     _checks.rank_at_least("rhs", rhs, 1)
-    rank = min(rhs.ndim, 2)
-    rows = rhs.shape[-rank]
+    rows = rhs.shape[-min(rhs.ndim, 2)]
     if rows != lower.shape[-1]:
         raise ValueError(f"rhs must have {lower.shape[-1]} rows like lower, got shape {rhs.shape}.")
-    options = (("transpose", transpose),)
-    return call_lifted([lower, rhs], solve, None, (2, rank), ("lower", "rhs"), options)
+    return (_solve_vector if rhs.ndim == 1 else _solve_matrix)(lower, rhs, transpose=transpose)
+
+
+@lift
+def _solve_vector(
+    lower: Float[Array, "... d d"], rhs: Float[Array, " d"], *, transpose: bool
+) -> Float[Array, "... d"]:
+    return solve(lower, rhs, transpose=transpose)
+
+
+@lift
+def _solve_matrix(
+    lower: Float[Array, "... d d"], rhs: Float[Array, "... d k"], *, transpose: bool
+) -> Float[Array, "... d k"]:
+    return solve(lower, rhs, transpose=transpose)
 
 
 def inv_quad_lower(lower: Float[Array, "d d"], vector: Float[Array, " d"]) -> Float[Array, ""]:

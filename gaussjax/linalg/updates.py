@@ -8,6 +8,7 @@ L (I − P Pᵀ + E) Lᵀ.
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -15,16 +16,17 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int
 
 from gaussjax import _checks
-from gaussjax._batching import lift
+from gaussjax._lift import lift
+from gaussjax._struct import exported
 from gaussjax.linalg.cholesky import factorise
 from gaussjax.linalg.products import dot, gram
 from gaussjax.linalg.roots import triangular_root
 from gaussjax.linalg.triangular import solve
 
 
-@lift(2, 2)
+@lift
 def update(
-    lower: Float[Array, "... d d"], vectors: Float[Array, "... d k"], /
+    lower: Float[Array, "... d d"], vectors: Float[Array, "... d k"]
 ) -> Float[Array, "... d d"]:
     """Lower factor of L Lᵀ + V Vᵀ, by QR of [L V]ᵀ. O(d²(d + k))
 
@@ -43,6 +45,7 @@ def update(
     return triangular_root(jnp.concatenate([jnp.tril(lower), vectors], axis=1))
 
 
+@exported
 class Downdate(NamedTuple):
     """Result of `downdate`, one entry of each field per matrix.
 
@@ -55,8 +58,7 @@ class Downdate(NamedTuple):
     status: Int[Array, "..."]
 
 
-@lift(2, 2)
-def downdate(lower: Float[Array, "... d d"], vectors: Float[Array, "... d k"], /) -> Downdate:
+def downdate(lower: Float[Array, "... d d"], vectors: Float[Array, "... d k"]) -> Downdate:
     """Lower factor of L Lᵀ − V Vᵀ, as L times that of I − P Pᵀ with P = L⁻¹V. O(d²(d + k))
 
     `lower` is `(..., d, d)`, only its lower triangle is read, with a positive diagonal (assumed),
@@ -73,6 +75,12 @@ def downdate(lower: Float[Array, "... d d"], vectors: Float[Array, "... d k"], /
     >>> downdate([[5.0]], [[4.0]]).lower.round(4)
     Array([[3.]], dtype=float32)
     """
+    with jax.debug_nans(False):  # a failure has its status
+        return _downdate(lower, vectors)
+
+
+@lift
+def _downdate(lower: Float[Array, "... d d"], vectors: Float[Array, "... d k"]) -> Downdate:
     _same_rows("vectors", vectors, lower)
     lower = jnp.tril(lower)
     one = jnp.eye(lower.shape[0], dtype=lower.dtype)
@@ -81,12 +89,11 @@ def downdate(lower: Float[Array, "... d d"], vectors: Float[Array, "... d k"], /
     return Downdate(factor, jnp.where(works, 0, 1).astype(jnp.int32))
 
 
-@lift(2, 2, 2)
+@lift
 def append(
     lower: Float[Array, "... d d"],
     cross: Float[Array, "... d k"],
     corner: Float[Array, "... k k"],
-    /,
 ) -> Float[Array, "... d+k d+k"]:
     """Lower factor of [[A, B], [Bᵀ, C]] from that of A. O(k(d + k)²)
 
@@ -116,7 +123,7 @@ def append(
     return _blocks(lower, jnp.where(works, below, jnp.nan), jnp.where(works, root, jnp.nan))
 
 
-def delete(lower: ArrayLike, indices: int | Sequence[int], /) -> Float[Array, "... d-k d-k"]:
+def delete(lower: ArrayLike, indices: int | Sequence[int]) -> Float[Array, "... d-k d-k"]:
     """Lower factor of A = L Lᵀ without the rows and columns `indices`. O((d − i)³) for the least i
 
     `lower` is `(..., d, d)`, only its lower triangle is read. `indices` is static: k different
@@ -137,7 +144,7 @@ def delete(lower: ArrayLike, indices: int | Sequence[int], /) -> Float[Array, ".
     return _delete(lower, gone=tuple(_positions(indices, lower.shape[-1])))
 
 
-@lift(2)
+@lift
 def _delete(lower: Float[Array, "... d d"], *, gone: tuple[int, ...]) -> Array:
     d = lower.shape[0]
     first = min(gone, default=d)

@@ -99,9 +99,9 @@ def test_regression_on_a_grid_agrees_with_dense_matrices(regressed):
     of_y = prior + noise**2 * np.eye(n)
     weights = np.linalg.solve(of_y, y)
 
-    cov = gp_regression.data_law(regressed.learned.kernel, n).cov
-    assert isinstance(cov, gj.Toeplitz)
-    np.testing.assert_allclose(cov.solve(regressed.observed), weights, atol=1e-4)
+    law = gp_regression.data_law(regressed.learned.kernel, n)
+    assert isinstance(law.cov, gj.Toeplitz)
+    np.testing.assert_allclose(gj.solve(law, regressed.observed), weights, atol=1e-4)
     np.testing.assert_allclose(regressed.mean, prior @ weights, atol=1e-4)
     exact = stats.multivariate_normal(np.zeros(n), of_y).logpdf(y)
     assert regressed.log_evidence == pytest.approx(exact, rel=1e-5)

@@ -1,0 +1,46 @@
+"""Batch axes that are sharded over a mesh with explicit axes, and axes of a `shard_map` around."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+from jax.sharding import PartitionSpec
+from jaxtyping import Array
+
+
+def batch_spec(leaves: Sequence[Array], event_ranks: Sequence[int]) -> tuple[Any, ...]:
+    """Mesh axes that each batch axis is sharded over, where the mesh has explicit axes."""
+    found: list[Any] = []
+    for x, rank in zip(leaves, event_ranks, strict=True):
+        for i, axis in enumerate(reversed(_spec(x)[: x.ndim - rank])):
+            found += [None] * (i + 1 - len(found))
+            found[i] = found[i] or axis
+    return tuple(reversed(found))
+
+
+def resharded(x: Array, batch: PartitionSpec) -> Array:
+    """`x` with its batch axes sharded like that."""
+    wanted = (*batch, *_spec(x)[len(batch) :])
+    return x if wanted == _spec(x) else jax.sharding.reshard(x, PartitionSpec(*wanted))
+
+
+def _spec(x: Array) -> tuple[Any, ...]:
+    spec = tuple(jax.typeof(x).sharding.spec)
+    return spec + (None,) * (x.ndim - len(spec))
+
+
+def varying_axes(x: Array) -> frozenset[str]:
+    """Axes of a `shard_map` around this over which `x` varies."""
+    kind = jax.typeof(x)
+    newer = getattr(kind, "manual_axis_type", None)  # from JAX 0.11 on
+    return frozenset(getattr(kind, "vma", ()) if newer is None else newer.varying)
+
+
+def varying_alike(leaves: Sequence[Array]) -> list[Array]:
+    """Leaves that vary over the same axes of a `shard_map` around this, as loops want them."""
+    each = [varying_axes(x) for x in leaves]
+    lacking = [tuple(frozenset().union(*each) - axes) for axes in each]
+    return [
+        jax.lax.pcast(x, axes, to="varying") if axes else x
+        for x, axes in zip(leaves, lacking, strict=True)
+    ]
