@@ -4,6 +4,8 @@
 # another, which gets an environment of its own, .venv-oldest for the oldest that is supported.
 
 OLDEST := 3.11
+# What depends on the version of JAX and not on the algebra, in ten minutes of CPU time.
+ON_OLDEST := tests/test_around.py tests/test_batches.py tests/test_errors.py tests/test_programs.py gaussjax
 version = $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 
 ifdef PYTHON
@@ -31,7 +33,7 @@ test: $(READY) ## Run every test and doctest
 
 test-oldest: ## Run a part of the tests on the oldest Python and JAX, if there is such a Python
 	@if python$(OLDEST) --version >/dev/null 2>&1; then \
-	    $(MAKE) test PYTHON=python$(OLDEST) ARGS='-m "not long"'; \
+	    $(MAKE) test PYTHON=python$(OLDEST) ARGS='$(ON_OLDEST)'; \
 	else \
 	    echo 'There is no Python $(OLDEST) here: the oldest JAX is not tested.'; \
 	fi

@@ -201,6 +201,10 @@ def _of_laws(one: Arrays, other: Arrays, x: jax.Array) -> Cases:
         "impute": lambda g, x, v: gj.impute(KEY, g, x, mask=mask),
         "joint": lambda g, x, v: gj.joint(g, design, noise),
         "observe": lambda g, x, v: gj.observe(g, design, noise, v),
+        "as_cholesky": lambda g, x, v: gj.as_cholesky(g),
+        "logdet": lambda g, x, v: gj.logdet(g),
+        "solve": lambda g, x, v: gj.solve(g, x),
+        "matvec": lambda g, x, v: gj.matvec(g, x),
     }
     out: Cases = {
         name: (_of_cholesky(function), (*one, x, value)) for name, function in functions.items()
@@ -227,6 +231,7 @@ def _constructors(one: Arrays, x: jax.Array) -> Cases:
         "from_covariance": (gj.from_covariance, (matrix,)),
         "from_precision": (gj.from_precision, (matrix,)),
         "from_scale": (gj.from_scale, (positive,)),
+        "from_isotropic": (gj.from_isotropic, (positive[..., 0],)),
         "from_variance": (gj.from_variance, (positive,)),
         "from_low_rank": (gj.from_low_rank, (positive, lower[..., :1])),
         "from_banded_precision": (gj.from_banded_precision, (band,)),
@@ -293,7 +298,8 @@ def _of_two(function: Function, make: Function, other: Function) -> Function:
 
 def check_that_all_are_there(names: Cases) -> None:
     """A public function that is not called here is an error."""
-    without_arrays = {"batch_shape", "dim", "standard", "stack", "concatenate", "take"}
+    without_arrays = {"batch_shape", "dim", "standard"}
+    without_arrays |= {"broadcast_to", "concatenate", "reshape", "stack", "take"}
     without_arrays |= {"from_partitioned_covariance"}  # one Gaussian for several devices
     sizes = {"vector_size", "correlation_size", "gaussian_size"}
     called = {name.split()[0].split(".")[-1] for name in names} | without_arrays | sizes

@@ -52,23 +52,24 @@ def _array_of_list(name: str, value: Any) -> Any:
 
 def bool_array(name: str, value: Any) -> Array:
     """`value` as an array of booleans."""
-    array = jnp.asarray(value)
+    array = value if isinstance(value, jax.Array) else _array_of_list(name, value)
     if array.dtype != bool:
         raise TypeError(f"{name} must be an array of booleans, got dtype {array.dtype}.")
-    return array
+    return jnp.asarray(array)
 
 
 def numbers(name: str, value: Any) -> np.ndarray:
     """A static number, or some, as NumPy has them."""
-    array = np.asarray(value)
+    array = np.asarray(_array_of_list(name, value))
     if not (np.issubdtype(array.dtype, np.floating) or np.issubdtype(array.dtype, np.integer)):
         raise TypeError(f"{name} must be a number, or a sequence of some, got {value!r}.")
     return array
 
 
 def index_array(name: str, value: Any) -> Array:
-    """`value` as an array of JAX's default integers; what is beyond them becomes their largest."""
-    array = value if isinstance(value, jax.Array) else np.asarray(value)
+    """`value` as an array of JAX's default integers, clipped to them: far out of range stays so."""
+    array = value if isinstance(value, jax.Array) else _array_of_list(name, value)
+    array = array.astype(int) if array.size == 0 and array.dtype != bool else array
     if not jnp.issubdtype(array.dtype, jnp.integer):
         raise TypeError(f"{name} must be an array of integers, got dtype {array.dtype}.")
     own, default = jnp.iinfo(array.dtype), jnp.iinfo(jnp.result_type(int))
@@ -92,6 +93,11 @@ def instance(name: str, value: Any, *expected: type, order: str = "") -> Any:
     return value
 
 
+def wrong_arguments(name: str, order: str, error: TypeError) -> TypeError:
+    """The sentence of Python for arguments that do not fit, and those that do."""
+    return TypeError(f"{name}: {error}; the arguments are ({order}).")
+
+
 def consistent(tree: Any, stacked: int = 0) -> None:
     """Refuses a structure whose parts are no structures, or whose fields differ in an event axis.
 
@@ -100,9 +106,11 @@ def consistent(tree: Any, stacked: int = 0) -> None:
     fields = [f for f in dataclasses.fields(tree) if "rank" in f.metadata]
     values = {f.name: getattr(tree, f.name) for f in fields}
     for field in fields:
+        value, what = values[field.name], f"{field.name} of {type(tree).__name__}"
         if field.metadata["rank"] is None:
-            value = values[field.name]
-            _parts_of(f"{field.name} of {type(tree).__name__}", value, stacked, field)
+            _check_parts(what, value, stacked, field)
+        else:
+            _check_leaf(what, value, stacked, field)
     sizes = {"d": tree.dim}
     for field in fields:
         value, rank = values[field.name], field.metadata["rank"]
@@ -111,20 +119,28 @@ def consistent(tree: Any, stacked: int = 0) -> None:
             _same_axis(what, f"dimension {value.dim}", value.dim, tree.dim)
         elif rank:
             shape = np.shape(value)
-            if len(shape) < rank + stacked:
-                raise ValueError(f"{what} must have at least {rank} axes, got shape {shape}.")
             axes = getattr(field.type, "dim_str", "").split()[-rank:]
             for axis, size in zip(axes, shape[-rank:], strict=False):
                 _same_axis(what, f"shape {shape}", size, sizes.setdefault(axis, size))
 
 
-def _parts_of(what: str, value: Any, stacked: int, field: Any) -> None:
+def _check_leaf(what: str, value: Any, stacked: int, field: Any) -> None:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number and not hasattr(value, "shape"):
+        raise TypeError(f"{what} must be an array, got {type(value).__name__}.")
+    shape, rank = np.shape(value), field.metadata["rank"]
+    if len(shape) < rank + stacked:
+        extra = " and one for the blocks" if stacked else ""
+        raise ValueError(f"{what} must have at least {rank} axes{extra}, got shape {shape}.")
+
+
+def _check_parts(what: str, value: Any, stacked: int, field: Any) -> None:
     parts = value if isinstance(value, tuple) else (value,)
     if not parts:
         raise ValueError(f"{what} must hold at least one structure, got none.")
     for part in parts:
         if not is_structure(part):
-            raise TypeError(f"{what} must hold structures, got {type(part).__name__}.")
+            raise TypeError(f"{what} must hold structures, got {_kind(part)}.")
         consistent(part, stacked + field.metadata["stacked"])
 
 
@@ -226,22 +242,25 @@ def broadcastable(shapes: dict[str, tuple[Any, ...]], *, between: bool = False) 
 
 def batch_shape(name: str, tree: Any) -> tuple[Any, ...]:
     """Broadcast batch shape of a structure's leaves."""
-    shapes = {name + path: np.shape(x)[: np.ndim(x) - r] for path, x, r in fields_of(tree)}
-    return broadcastable(shapes)
+    return broadcastable(_batches(name, tree))
 
 
 def unequal_batch_ranks(name: str, tree: Any) -> ValueError:
     """The sentence for leaves that lost different axes."""
-    shapes = {name + path: np.shape(x)[: np.ndim(x) - r] for path, x, r in fields_of(tree)}
-    listing = ", ".join(f"{path} {shape}" for path, shape in shapes.items())
+    listing = ", ".join(f"{path} {shape}" for path, shape in _batches(name, tree).items())
     return ValueError(
         f"{name} must have one number of batch axes on every leaf, or axes of size one in excess, "
         f"got {listing}; broadcast_to gives every leaf the whole batch before vmap or scan."
     )
 
 
+def _batches(name: str, tree: Any) -> dict[str, tuple[Any, ...]]:
+    """The batch shape of every leaf, by its path."""
+    return {name + path: np.shape(x)[: np.ndim(x) - r] for path, x, r in fields_of(tree)}
+
+
 def one_covariance(member: str, cov: Any) -> None:
-    """Refuses a batch where a member of a structure takes one covariance."""
+    """Raises the sentence for a member of a structure that was called on a batch."""
     shape = batch_shape(type(cov).__name__, cov)
     raise ValueError(
         f"{member} of {type(cov).__name__} takes one covariance, got batch shape {shape}: use "
@@ -263,7 +282,7 @@ def sample_shape(shape: Any) -> tuple[int, ...]:
 
 def batch_sizes(name: str, shape: Any, unknown: int | None = None) -> tuple[Any, ...]:
     """A batch shape: sizes, static or symbolic, that are not negative; `unknown` stands for one."""
-    items = tuple(shape) if isinstance(shape, tuple | list) else (shape,)
+    items = tuple(shape) if isinstance(shape, tuple | list | np.ndarray) else (shape,)
     for n in items:
         if isinstance(n, bool) or not (isinstance(n, int | np.integer) or is_symbolic_dim(n)):
             raise TypeError(f"{name} must be a tuple of integers, got {shape!r}.")

@@ -1,8 +1,7 @@
 """Lifts a function written for one Gaussian over leading axes, by NumPy's gufunc rules.
 
-Batch axes broadcast and event axes never do. Lifting is `jax.vmap`, once per batch axis, over just
-the leaves that have the axis: what is shared by a batch is neither copied nor factorised again, and
-in a Gaussian that is returned it stays shared, with an axis of size one.
+Batch axes broadcast and event axes never do. Arguments are checked and brought to one dtype here;
+`_mapping` maps over the batch.
 """
 
 import functools
@@ -13,18 +12,14 @@ from typing import Any, NamedTuple, TypeVar, cast, get_args
 
 import jax
 import jax.numpy as jnp
-from jax.custom_batching import custom_vmap
-from jax.extend.core import Literal
-from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Int
 
 from gaussjax import _checks
 from gaussjax._dtypes import common_dtype, in_working_precision, restore, result_dtype
-from gaussjax._sharding import batch_spec, resharded, varying_alike
-from gaussjax._struct import fields_of, is_structure
+from gaussjax._mapping import over_leading_axes
+from gaussjax._struct import fields_of
 
 F = TypeVar("F", bound=Callable[..., Any])
-Flags = Sequence[Sequence[bool]]  # of each axis of the batch, for each array
 
 
 class Parameter(NamedTuple):
@@ -34,6 +29,26 @@ class Parameter(NamedTuple):
     types: tuple[type, ...]  # of structures; none for an array
     convert: Callable[..., Array]
     axes: tuple[str, ...]  # names of an array's event axes, or of a structure's dimension
+    optional: bool  # may be None, and is then left out
+
+    def is_ready(self, value: Any) -> bool:
+        """Whether `jit` takes it as it is: all else is looked at while it is traced."""
+        if value is None:
+            return self.optional
+        leaves = jax.tree.leaves(value) if self.types else [value]
+        return isinstance(value, self.types or jax.Array) and all(
+            isinstance(x, jax.Array) for x in leaves
+        )
+
+    def arrays(self, value: Any, dtype: Any) -> Any:
+        """As an array, or a structure of them, of this dtype if it has none of its own."""
+        if value is None and self.optional:
+            return None
+        if self.types:
+            return _checks.real_structure(self.name, value, dtype)
+        if self.convert is _checks.real_array:
+            return _checks.real_array(self.name, value, dtype)
+        return self.convert(self.name, value)
 
 
 def lift(function: F) -> F:
@@ -42,14 +57,31 @@ def lift(function: F) -> F:
     Each argument is a structure, or an array whose last axes are those named in its annotation. A
     structure's dimension is called `d`, or `m` in `Annotated[Gaussian, "m"]`; an axis of that name
     has its size. What is keyword-only is static, unless it is an array, too.
+
+    In a structure that is returned, what does not depend on the batch stays shared.
     """
+    # A structure, or some: an array has the whole batch.
+    returns_structure = not hasattr(function.__annotations__.get("return"), "array_type")
+    return _lifted(function, shares=returns_structure)
+
+
+def lift_as_whole(function: F) -> F:
+    """As `lift`, of a function that finds all parts of its result together.
+
+    Which of them depend on the batch would depend on the kernels: all of them have it.
+    """
+    return _lifted(function, shares=False)
+
+
+def _lifted(function: F, *, shares: bool) -> F:
     signature = inspect.signature(function)
     lifted_ones = [p for p in signature.parameters.values() if _is_lifted(p)]
-    parameters = tuple(_parameter(p.name, p.annotation) for p in lifted_ones)
+    parameters = tuple(map(_parameter, lifted_ones))
     names = [p.name for p in parameters]
-    optional = {p.name for p in lifted_ones if p.default is None}
-    by_position = [p for p in lifted_ones if p.kind is not inspect.Parameter.KEYWORD_ONLY]
-    shares = not hasattr(signature.return_annotation, "array_type")  # a structure, or some
+    only_by_position = not any(
+        p.kind is inspect.Parameter.KEYWORD_ONLY for p in signature.parameters.values()
+    )
+    order = _order(signature)
 
     # Compiled, so that an eager call runs one program and the next like it finds it again, without
     # looking at its arguments; inlined, so that a program around it sees the operations themselves.
@@ -61,13 +93,15 @@ def lift(function: F) -> F:
     @functools.wraps(function)
     def lifted(*args: Any, **kwargs: Any) -> Any:
         values, options = args, ()
-        if kwargs or len(args) != len(by_position) or len(names) > len(by_position):
-            # says which argument is missing or too many
-            arguments = signature.bind(*args, **kwargs).arguments
+        if not only_by_position or kwargs or len(args) != len(names):
+            try:
+                arguments = signature.bind(*args, **kwargs).arguments
+            except TypeError as error:
+                raise _checks.wrong_arguments(function.__name__, order, error) from error
             values = tuple(arguments.get(name) for name in names)
             options = tuple(sorted((n, x) for n, x in arguments.items() if n not in names))
-        if not all(map(_is_ready, parameters, values)):
-            values = _ready(parameters, values, optional)
+        if not all(p.is_ready(x) for p, x in zip(parameters, values, strict=True)):
+            values = _ready(parameters, values, order)
         return compiled(values, options)
 
     return cast(F, lifted)
@@ -84,52 +118,38 @@ def _alternatives(annotation: Any) -> list[Any]:
     return [t for t in types if t is not NoneType]
 
 
-def _parameter(name: str, annotation: Any) -> Parameter:
-    first, *others = _alternatives(annotation)
+def _parameter(parameter: inspect.Parameter) -> Parameter:
+    name, optional = parameter.name, parameter.default is None
+    first, *others = _alternatives(parameter.annotation)
     if hasattr(first, "array_type"):
-        convert = {Bool: _checks.bool_array, Int: _checks.index_array}
+        converters = {Bool: _checks.bool_array, Int: _checks.index_array}
         axes = tuple(axis for axis in first.dim_str.split() if axis != "...")
-        return Parameter(name, (), convert.get(first.dtype, _checks.real_array), axes)
+        convert = converters.get(first.dtype, _checks.real_array)
+        return Parameter(name, (), convert, axes, optional)
+    types = (getattr(first, "__origin__", first), *others)
     axes = tuple(getattr(first, "__metadata__", ("d",)))
-    return Parameter(name, (getattr(first, "__origin__", first), *others), _checks.real_array, axes)
+    return Parameter(name, types, _checks.real_array, axes, optional)
 
 
-def _is_ready(parameter: Parameter, value: Any) -> bool:
-    """Whether `jit` takes it as it is: then everything else is looked at while it is traced."""
-    if not parameter.types:
-        return isinstance(value, jax.Array)
-    return isinstance(value, parameter.types) and all(
-        isinstance(x, jax.Array) for x in jax.tree.leaves(value)
-    )
+def _order(signature: inspect.Signature) -> str:
+    """The arguments as they are written in a call: "g, x, *, mask"."""
+    bare = [p.replace(annotation=p.empty, default=p.empty) for p in signature.parameters.values()]
+    return str(inspect.Signature(bare))[1:-1]
 
 
-def _ready(
-    parameters: Sequence[Parameter], values: Sequence[Any], optional: set[str]
-) -> tuple[Any, ...]:
+def _ready(parameters: Sequence[Parameter], values: Sequence[Any], order: str) -> tuple[Any, ...]:
     """Arguments as arrays, and structures of them, in the dtype of those that have one."""
-    names = ", ".join(p.name for p in parameters)
     for p, x in zip(parameters, values, strict=True):
         if p.types:
-            _checks.instance(p.name, x, *p.types, order=names)
+            _checks.instance(p.name, x, *p.types, order=order)
     dtype = common_dtype(_floating(zip(parameters, values, strict=True)))
-    return tuple(
-        None if x is None and p.name in optional else _arrays(p, x, dtype)
-        for p, x in zip(parameters, values, strict=True)
-    )
+    return tuple(p.arrays(x, dtype) for p, x in zip(parameters, values, strict=True))
 
 
 def _floating(given: Any) -> list[Any]:
     """What says in which dtype a call computes."""
     pairs = [(p, [x] if not p.types else jax.tree.leaves(x)) for p, x in given]
     return [x for p, leaves in pairs if p.convert is _checks.real_array for x in leaves]
-
-
-def _arrays(parameter: Parameter, value: Any, dtype: Any) -> Any:
-    if parameter.types:
-        return _checks.real_structure(parameter.name, value, dtype)
-    if parameter.convert is _checks.real_array:
-        return _checks.real_array(parameter.name, value, dtype)
-    return parameter.convert(parameter.name, value)
 
 
 # Traced ------------------------------------------------------------------------------------------
@@ -173,8 +193,8 @@ def _argument(parameter: Parameter, value: Any, dtype: Any) -> Any:
     """An argument as its annotation says."""
     if parameter.types:
         _checks.instance(parameter.name, value, *parameter.types)
-        return settled(parameter.name, _arrays(parameter, value, dtype))
-    array = _arrays(parameter, value, dtype)
+        return settled(parameter.name, parameter.arrays(value, dtype))
+    array = parameter.arrays(value, dtype)
     _checks.rank_at_least(parameter.name, array, len(parameter.axes))
     return array
 
@@ -238,124 +258,3 @@ def _same_batch(leaves: Sequence[Leaf], names: Sequence[str]) -> None:
         for name in names
     ]
     _checks.broadcastable(dict(zip(names, shapes, strict=True)), between=True)
-
-
-def over_leading_axes(
-    function: Callable[..., Any],
-    leaves: Sequence[Array],
-    event_ranks: Sequence[int],
-    *,
-    shares: bool = False,
-) -> Any:
-    """`function(*leaves)` where leaf i has `event_ranks[i]` event axes; outputs gain the batch.
-
-    With `shares` a leaf of a structure that is returned has those axes of the batch that it depends
-    on, and axes of size one for the others. Where the mesh has explicit axes, each device maps over
-    its own part of the batch.
-    """
-    batches = [x.shape[: x.ndim - rank] for x, rank in zip(leaves, event_ranks, strict=True)]
-    batch = jnp.broadcast_shapes(*batches)
-    aligned = [(1,) * (len(batch) - len(b)) + b for b in batches]
-    owners = [[b[i] == size and size != 1 for b in aligned] for i, size in enumerate(batch)]
-    spec = batch_spec(leaves, event_ranks)
-    takers, treedef = None, None
-    if shares and any(any(owns) and not all(owns) for owns in owners):
-        reach, treedef = _reach(function, leaves, event_ranks)
-        takers = [[any(owns[i] for i in inputs) for inputs in reach] for owns in owners]
-        function = _flat(function)
-    leaves = [
-        jnp.squeeze(x, tuple(i for i, n in enumerate(b) if n == 1))
-        for x, b in zip(varying_alike(leaves), batches, strict=True)
-    ]
-    lifted = functools.partial(_mapped, function, owners, takers)
-    if any(spec):
-        lifted = _on_each_device(lifted, spec, owners, takers)
-    out = lifted(*leaves)
-    return out if treedef is None else jax.tree.unflatten(treedef, out)
-
-
-def _on_each_device(
-    function: Callable[..., Any], spec: Sequence[Any], owners: Flags, takers: Flags | None
-) -> Callable[..., Any]:
-    """`function` of each device's own part of a batch whose axes are sharded like `spec`."""
-    given = [
-        PartitionSpec(*(axis for axis, owns in zip(spec, each, strict=True) if owns))
-        for each in zip(*owners, strict=True)
-    ]
-    taken = PartitionSpec(*spec) if takers is None else [
-        PartitionSpec(*(axis if takes else None for axis, takes in zip(spec, each, strict=True)))
-        for each in zip(*takers, strict=True)
-    ]  # fmt: skip
-    # No check of what varies over devices: a `scan` that starts from a constant fails it.
-    sharded = jax.shard_map(
-        function, in_specs=tuple(given), out_specs=taken,
-        axis_names=set(jax.tree.leaves(tuple(spec))), check_vma=False,
-    )  # fmt: skip
-    return lambda *leaves: sharded(*map(resharded, leaves, given))
-
-
-def _mapped(
-    function: Callable[..., Any], owners: Flags, takers: Flags | None, *leaves: Array
-) -> Any:
-    """`jax.vmap`, once per batch axis, over the leaves that own it."""
-    for i in reversed(range(len(owners))):  # innermost axis first
-        function = _over_axis(function, owners[i], None if takers is None else takers[i])
-    return function(*leaves)
-
-
-def _over_axis(
-    function: Callable[..., Any], owns: Sequence[bool], takes: Sequence[bool] | None
-) -> Callable[..., Any]:
-    if not any(owns):
-        return lambda *leaves: jax.tree.map(lambda x: x[None], function(*leaves))
-    axes = tuple(0 if own else None for own in owns)
-    if takes is None:
-        return jax.vmap(function, axes)
-    mapped = jax.vmap(function, axes, [0 if take else None for take in takes])
-    return lambda *leaves: [
-        x if take else x[None] for x, take in zip(mapped(*leaves), takes, strict=True)
-    ]
-
-
-def _flat(function: Callable[..., Any]) -> Callable[..., list[Array]]:
-    return lambda *leaves: jax.tree.leaves(function(*leaves))
-
-
-def _reach(
-    function: Callable[..., Any], leaves: Sequence[Array], event_ranks: Sequence[int]
-) -> tuple[list[frozenset[int]], Any]:
-    """Which leaves every output depends on, and the tree of the outputs.
-
-    An array that is part of no structure counts as depending on all: it has the whole batch.
-    """
-    events = [
-        jax.ShapeDtypeStruct(x.shape[x.ndim - rank :], x.dtype)
-        for x, rank in zip(leaves, event_ranks, strict=True)
-    ]
-    program, shapes = jax.make_jaxpr(function, return_shape=True)(*events)
-    inputs: dict[Any, frozenset[int]] = {x: frozenset() for x in program.jaxpr.constvars}
-    inputs |= {x: frozenset([i]) for i, x in enumerate(program.jaxpr.invars)}
-
-    def reached(variables: Sequence[Any]) -> frozenset[int]:
-        known = [inputs[x] for x in variables if not isinstance(x, Literal)]
-        return frozenset().union(*known)
-
-    for equation in program.jaxpr.eqns:
-        inputs |= dict.fromkeys(equation.outvars, reached(equation.invars))
-    everything = frozenset(range(len(leaves)))
-    parts = jax.tree.leaves(shapes, is_leaf=is_structure)
-    inside = [is_structure(part) for part in parts for _ in jax.tree.leaves(part)]
-    outputs = [reached([x]) for x in program.jaxpr.outvars]
-    reach = [own if kept else everything for own, kept in zip(outputs, inside, strict=True)]
-    return reach, jax.tree.structure(shapes)
-
-
-@custom_vmap
-def all_of_batch(valid: Array) -> Array:
-    """Whether a predicate holds in a whole batch: by that `cond` takes one way, not both."""
-    return valid
-
-
-@all_of_batch.def_vmap
-def _(_: int, batched: list[bool], valid: Array) -> tuple[Array, bool]:
-    return all_of_batch(jnp.all(valid, axis=0) if batched[0] else valid), False

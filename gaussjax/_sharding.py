@@ -4,18 +4,35 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-from jax.sharding import PartitionSpec
+from jax.sharding import AxisType, PartitionSpec
 from jaxtyping import Array
 
 
 def batch_spec(leaves: Sequence[Array], event_ranks: Sequence[int]) -> tuple[Any, ...]:
-    """Mesh axes that each batch axis is sharded over, where the mesh has explicit axes."""
+    """Mesh axes that each batch axis is sharded over, where the mesh has explicit axes.
+
+    A mesh axis that two axes of the batch are sharded over goes to the first that is met.
+    """
     found: list[Any] = []
     for x, rank in zip(leaves, event_ranks, strict=True):
         for i, axis in enumerate(reversed(_spec(x)[: x.ndim - rank])):
             found += [None] * (i + 1 - len(found))
-            found[i] = found[i] or axis
+            if not set(jax.tree.leaves(axis)) & set(jax.tree.leaves(found)):
+                found[i] = found[i] or axis
     return tuple(reversed(found))
+
+
+def explicit_axes() -> set[str]:
+    """Axes of the mesh whose sharding is part of the type of an array."""
+    mesh = jax.sharding.get_abstract_mesh()
+    types = zip(mesh.axis_names, mesh.axis_types, strict=True)
+    return {name for name, kind in types if kind == AxisType.Explicit}
+
+
+def event_axes(leaves: Sequence[Array], event_ranks: Sequence[int]) -> set[str]:
+    """Mesh axes that an event axis is sharded over."""
+    specs = [_spec(x)[x.ndim - rank :] for x, rank in zip(leaves, event_ranks, strict=True)]
+    return set(jax.tree.leaves(specs))
 
 
 def resharded(x: Array, batch: PartitionSpec) -> Array:

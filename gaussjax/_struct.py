@@ -138,8 +138,17 @@ def _take_lists(tree: Any) -> None:
     for field in dataclasses.fields(tree):
         value = getattr(tree, field.name)
         is_list = field.metadata.get("rank") is not None and type(value) in (list, tuple)
-        if is_list and all(isinstance(x, int | float | jax.Array) for x in jax.tree.leaves(value)):
-            object.__setattr__(tree, field.name, jnp.asarray(value))
+        numbers = int | float | jax.Array | np.ndarray | np.generic
+        if is_list and all(isinstance(x, numbers) for x in jax.tree.leaves(value)):
+            with contextlib.suppress(ValueError):  # ragged: refused when it is used
+                object.__setattr__(tree, field.name, _stacked(value))
+
+
+def _stacked(value: Any) -> jax.Array:
+    """A list as an array that promotes no other, as a number does not."""
+    if not isinstance(value, list | tuple):
+        return jnp.asarray(value)
+    return jnp.stack([_stacked(x) for x in value]) if value else jnp.zeros(0)
 
 
 def _align(tree: Any, count: int, stacked: int = 0) -> None:
@@ -217,13 +226,17 @@ def _shown(value: Any) -> str:
 
 def _register_for_export(cls: type) -> None:
     """Lets `jax.export` serialise functions that take or return one."""
-    with contextlib.suppress(ValueError):  # of a name taken: a notebook's cell may run again
-        jax.export.register_pytree_node_serialization(
-            cls,
-            serialized_name=f"{cls.__module__}.{cls.__qualname__}",
-            serialize_auxdata=lambda values: json.dumps(values).encode(),
-            deserialize_auxdata=lambda data: _as_tuples(json.loads(data)),
-        )
+    register = functools.partial(
+        jax.export.register_pytree_node_serialization,
+        cls,
+        serialize_auxdata=lambda values: json.dumps(values, default=int).encode(),
+        deserialize_auxdata=lambda data: _as_tuples(json.loads(data)),
+    )
+    name = f"{cls.__module__}.{cls.__qualname__}"
+    try:
+        register(serialized_name=name)
+    except ValueError:  # taken: a notebook's cell that runs again defines the class again
+        register(serialized_name=f"{name} {id(cls)}")  # for this process alone
 
 
 def exported(cls: type[T]) -> type[T]:

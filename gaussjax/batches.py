@@ -8,10 +8,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import PartitionSpec
 from jaxtyping import Array
 
 from gaussjax import _checks
 from gaussjax._lift import structure_argument
+from gaussjax._sharding import batch_spec, resharded
 from gaussjax._struct import ranks
 from gaussjax.covariances import BlockDiagonal
 from gaussjax.gaussian import Gaussian
@@ -36,7 +38,7 @@ def broadcast_to(g: Gaussian, shape: tuple[int, ...]) -> Gaussian:
         n not in (1, m) for n, m in zip(reversed(own), reversed(shape), strict=False)
     ):
         raise ValueError(f"g must have a batch shape that broadcasts to {shape}, got {own}.")
-    return _on_batch(g, lambda x, rank: jnp.broadcast_to(x, shape + x.shape[x.ndim - rank :]))
+    return _broadcast([g], shape)[0]
 
 
 def reshape(g: Gaussian, shape: tuple[int, ...]) -> Gaussian:
@@ -52,16 +54,17 @@ def reshape(g: Gaussian, shape: tuple[int, ...]) -> Gaussian:
     g = structure_argument("g", g, Gaussian)
     batch, shape = g.batch_shape, _checks.batch_sizes("shape", shape, unknown=-1)
     count, known = math.prod(batch), math.prod(n for n in shape if n != -1)
-    if -1 in shape and known and count % known == 0:
-        shape = tuple(count // known if n == -1 else n for n in shape)
-    if shape.count(-1) or math.prod(shape) != count:
+    whole = shape
+    if shape.count(-1) == 1 and known and count % known == 0:
+        whole = tuple(count // known if n == -1 else n for n in shape)
+    if -1 in whole or math.prod(whole) != count:
         raise ValueError(f"shape must have {count} elements like batch shape {batch}, got {shape}.")
 
     def reshaped(x: Array, rank: int) -> Array:
         own, event = x.shape[: x.ndim - rank], x.shape[x.ndim - rank :]
         if own != batch and all(n == 1 for n in own):
-            return x.reshape(*(1 for _ in shape), *event)
-        return jnp.broadcast_to(x, batch + event).reshape(shape + event)
+            return x.reshape(*(1 for _ in whole), *event)
+        return jnp.broadcast_to(x, batch + event).reshape(whole + event)
 
     return _on_batch(g, reshaped)
 
@@ -81,7 +84,7 @@ def concatenate(gs: Sequence[Gaussian]) -> Gaussian:
     gs = _several("concatenate", gs)
     batches = {f"gs[{i}]": g.batch_shape for i, g in enumerate(gs)}
     batch = _checks.broadcastable(batches, between=True)
-    means = [jnp.broadcast_to(g.mean, (*batch, g.dim)) for g in gs]
+    means = [g.mean for g in _broadcast(gs, batch, covariances=False)]
     return Gaussian(jnp.concatenate(means, axis=-1), BlockDiagonal(tuple(g.cov for g in gs)))
 
 
@@ -95,10 +98,16 @@ def stack(gs: Sequence[Gaussian]) -> Gaussian:
     >>> batch_shape(stack([standard(2), standard(2)]))
     (2,)
     """
-    gs = [broadcast_to(g, g.batch_shape) for g in _several("stack", gs)]
-    if len({(jax.tree.structure(g), *map(jnp.shape, jax.tree.leaves(g))) for g in gs}) > 1:
+    gs = _several("stack", gs)
+    batch, *others = (g.batch_shape for g in gs)
+    if any(other != batch for other in others) or len({_event_shapes(g) for g in gs}) > 1:
         raise ValueError("gs must have equal structures and shapes.")
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *gs)
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *_broadcast(gs, batch))
+
+
+def _event_shapes(g: Gaussian) -> tuple[Any, ...]:
+    leaves = zip(jax.tree.leaves(g), ranks(g), strict=True)
+    return jax.tree.structure(g), *(x.shape[x.ndim - rank :] for x, rank in leaves)
 
 
 def take(g: Gaussian, index: Any) -> Gaussian:
@@ -109,7 +118,9 @@ def take(g: Gaussian, index: Any) -> Gaussian:
     index out of range gives NaN.
 
     Raises:
-        ValueError: g has fewer batch axes than indices, or an integer is out of range.
+        TypeError: an index is none of these.
+        ValueError: g has fewer batch axes than indices, an integer is out of range, or g is empty
+            and asked for elements at the positions in an array.
 
     >>> from gaussjax import from_scale
     >>> g = from_scale([[0.0], [5.0]], [[1.0], [2.0]])
@@ -120,12 +131,16 @@ def take(g: Gaussian, index: Any) -> Gaussian:
     """
     g = structure_argument("g", g, Gaussian)
     batch = g.batch_shape
-    items = _whole_index(index if isinstance(index, tuple) else (index,), batch)
+    items = _one_each(index if isinstance(index, tuple) else (index,), batch)
+    axis = 0
+    for i in items:
+        if isinstance(i, int) and not -batch[axis] <= i < batch[axis]:
+            raise ValueError(
+                f"index must be below the batch size {batch[axis]} on axis {axis}, got {i}."
+            )
+        axis += _consumed(i)
     if any(not isinstance(i, int | slice | None) for i in items):
         return _gathered(g, items, batch)
-    for axis, (i, n) in enumerate(zip((i for i in items if i is not None), batch, strict=True)):
-        if isinstance(i, int) and not -n <= i < n:
-            raise ValueError(f"index must be below the batch size {n} on axis {axis}, got {i}.")
 
     def taken(x: Array, rank: int) -> Array:
         sizes = iter(x.shape[: x.ndim - rank])
@@ -134,24 +149,43 @@ def take(g: Gaussian, index: Any) -> Gaussian:
     return _on_batch(g, taken)
 
 
-def _whole_index(items: tuple[Any, ...], batch: tuple[int, ...]) -> list[Any]:
-    """One item for each batch axis, and None for new ones."""
-    items = tuple(int(i) if _is_integer(i) else i for i in items)
-    masked = [np.ndim(i) for i in items if _is_mask(i)]
-    missing = len(batch) - sum(masked) + len(masked)
-    missing -= sum(i is not None and not isinstance(i, EllipsisType) for i in items)
-    if missing < 0:
-        raise ValueError(f"g must have a batch axis for each index, got batch shape {batch}.")
-    where = [k for k, i in enumerate(items) if isinstance(i, EllipsisType)] or [len(items)]
-    return [*items[: where[0]], *[slice(None)] * missing, *items[where[0] + 1 :]]
+def _one_each(items: tuple[Any, ...], batch: tuple[int, ...]) -> list[Any]:
+    """One item for each batch axis (a mask has several), and None for new ones."""
+    items = tuple(map(_item, items))
+    missing = len(batch) - sum(map(_consumed, items))
+    if missing < 0 or sum(i is ... for i in items) > 1:
+        raise ValueError(
+            f"index must have at most one item for each batch axis and one ellipsis, got "
+            f"{len(items)} items for batch shape {batch}."
+        )
+    where = next((k for k, i in enumerate(items) if i is ...), len(items))
+    return [*items[:where], *[slice(None)] * missing, *items[where + 1 :]]
 
 
-def _is_integer(i: Any) -> bool:
-    return isinstance(i, int | np.integer) and not isinstance(i, bool | np.bool_)
+def _item(i: Any) -> Any:
+    """An integer, a slice, an ellipsis, None, a static mask, or an array of JAX's integers."""
+    if i is None or isinstance(i, slice | EllipsisType):
+        return i
+    if isinstance(i, int | np.integer) and not isinstance(i, bool):
+        return int(i)
+    if not isinstance(i, jax.Array):
+        mask = np.asarray(i) if isinstance(i, np.ndarray) else None
+        mask = np.asarray(i) if _is_list_of_booleans(i) else mask
+        if mask is not None and mask.dtype == bool and mask.ndim:
+            return mask
+    return _checks.index_array("index", i)
 
 
-def _is_mask(i: Any) -> bool:
-    return not isinstance(i, jax.Array) and np.asarray(i).dtype == bool
+def _is_list_of_booleans(i: Any) -> bool:
+    items = jax.tree.leaves(i) if isinstance(i, list) else []
+    return bool(items) and all(isinstance(x, bool | np.bool_) for x in items)
+
+
+def _consumed(item: Any) -> int:
+    """Batch axes that an item takes."""
+    if item is None or item is ...:
+        return 0
+    return item.ndim if isinstance(item, np.ndarray) else 1
 
 
 def _within(item: int | slice, size: int) -> int | slice:
@@ -163,12 +197,10 @@ def _within(item: int | slice, size: int) -> int | slice:
 
 def _gathered(g: Gaussian, items: Sequence[Any], batch: tuple[int, ...]) -> Gaussian:
     """By the position of every element that is asked for, −1 where there is none."""
-    index = tuple(
-        i if isinstance(i, int | slice | None) or _is_mask(i) else _checks.index_array("index", i)
-        for i in items
-    )
+    if 0 in batch:
+        raise ValueError(f"g must not be empty to take elements of it, got batch shape {batch}.")
     positions = jnp.arange(math.prod(batch)).reshape(batch)
-    found = positions.at[index].get(mode="fill", fill_value=-1)
+    found = positions.at[tuple(items)].get(mode="fill", fill_value=-1)
     axes = jnp.unravel_index(jnp.maximum(found, 0), batch)
 
     def gathered(x: Array, rank: int) -> Array:
@@ -183,6 +215,22 @@ def _on_batch(g: Gaussian, function: Callable[[Array, int], Array]) -> Gaussian:
     """`function(leaf, event rank)` of every leaf."""
     leaves, treedef = jax.tree.flatten(g)
     return jax.tree.unflatten(treedef, list(map(function, leaves, ranks(g))))
+
+
+def _broadcast(
+    gs: Sequence[Gaussian], batch: tuple[int, ...], *, covariances: bool = True
+) -> list[Gaussian]:
+    """Leaves with the whole batch, all sharded alike where axes of the mesh are explicit."""
+    every = [(x, rank) for g in gs for x, rank in zip(jax.tree.leaves(g), ranks(g), strict=True)]
+    axes = batch_spec(*map(list, zip(*every, strict=True)))
+    spec = PartitionSpec(*[None] * (len(batch) - len(axes)), *axes)
+
+    def whole(x: Array, rank: int) -> Array:
+        return resharded(jnp.broadcast_to(x, batch + x.shape[x.ndim - rank :]), spec)
+
+    if covariances:
+        return [_on_batch(g, whole) for g in gs]
+    return [Gaussian(whole(g.mean, 1), g.cov) for g in gs]
 
 
 def _several(name: str, gs: Sequence[Gaussian]) -> list[Gaussian]:

@@ -219,7 +219,7 @@ def from_kronecker(mean: ArrayLike, covs: Sequence[Covariance | ArrayLike]) -> G
     >>> variance(from_kronecker([0.0, 0.0], [[[4.0]], Diagonal(jnp.array([1.0, 2.0]))]))
     Array([ 4., 16.], dtype=float32)
     """
-    return _composed(mean, "covs", Kronecker(_structures(covs)))
+    return _composed(mean, "covs", Kronecker(_structures(mean, covs)))
 
 
 def from_block_diagonal(mean: ArrayLike, blocks: Sequence[Covariance | ArrayLike]) -> Gaussian:
@@ -232,7 +232,7 @@ def from_block_diagonal(mean: ArrayLike, blocks: Sequence[Covariance | ArrayLike
     >>> variance(from_block_diagonal([0.0, 0.0], [[[4.0]], [[9.0]]]))
     Array([4., 9.], dtype=float32)
     """
-    return _composed(mean, "blocks", BlockDiagonal(_structures(blocks)))
+    return _composed(mean, "blocks", BlockDiagonal(_structures(mean, blocks)))
 
 
 def from_circulant(mean: ArrayLike, column: ArrayLike) -> Gaussian:
@@ -309,12 +309,12 @@ def from_banded_precision(mean: ArrayLike, diagonals: ArrayLike) -> Gaussian:
     return Gaussian(mean, BandedPrecision(lower))
 
 
-def _structures(items: Sequence[Covariance | ArrayLike]) -> tuple[Covariance, ...]:
+def _structures(mean: Any, items: Sequence[Covariance | ArrayLike]) -> tuple[Covariance, ...]:
     if not isinstance(items, list | tuple) or len(items) == 0:
         raise ValueError(
             f"A list or tuple of one or more covariances is needed, got {type(items).__name__}."
         )
-    dtype = common_dtype(x for item in items for x in _leaves_of(item))
+    dtype = common_dtype([mean, *(x for item in items for x in _leaves_of(item))])
     return tuple(
         item if isinstance(item, Covariance) else Cholesky(_factor(_square("matrix", item, dtype)))
         for item in items

@@ -28,7 +28,7 @@ COMPARED_AGAIN = 4  # entries of the largest vector for which that is faster tha
 
 @structure
 class Gaussian:
-    """N(mean, Σ): a mean `(..., d)` and a covariance structure. A pytree; nothing is validated.
+    """N(mean, Σ): a mean `(..., d)` and a covariance structure. A pytree; making it checks nothing.
 
     Leaves that lack batch axes get them in front, of size one: a covariance that a batch of means
     shares stays one covariance.
@@ -282,13 +282,13 @@ def batch_shape(g: Gaussian) -> tuple[int, ...]:
 
 
 def dim(g: Gaussian) -> int:
-    """Event size d.
+    """Event size d: `g.dim`.
 
     >>> from gaussjax import standard
     >>> dim(standard(3))
     3
     """
-    return g.dim
+    return structure_argument("g", g, Gaussian).dim
 
 
 # Pieces ------------------------------------------------------------------------------------------

@@ -10,12 +10,12 @@ from jaxtyping import Array, Bool, Float
 
 from gaussjax import _checks
 from gaussjax._dtypes import result_dtype
-from gaussjax._lift import lift
+from gaussjax._lift import lift, lift_as_whole
 from gaussjax.covariances import restricted
 from gaussjax.gaussian import Gaussian, sample
 
 
-@lift
+@lift_as_whole
 def condition_where(
     g: Gaussian, x: Float[Array, "... d"], *, mask: Bool[Array, "... d"]
 ) -> Gaussian:

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from gaussjax._lift import lift
+from gaussjax._lift import lift, lift_as_whole
 from gaussjax._struct import exported
 from gaussjax.covariances import (
     Cholesky,
@@ -81,7 +81,7 @@ def joint(
     return Gaussian(jnp.concatenate([prior.mean, seen]), Cholesky(lower))
 
 
-@lift
+@lift_as_whole
 def observe(
     prior: Gaussian,
     matrix: Float[Array, "... m d"],
@@ -115,7 +115,7 @@ def observe(
     return Posterior(Gaussian(prior.mean + law.mean, law.cov), law.log_evidence)
 
 
-@lift
+@lift_as_whole
 def product(p: Gaussian, q: Gaussian) -> Product:
     """Normalised product of two densities, and the log of its normaliser. O(d³), by structure
 

@@ -4,7 +4,6 @@ The structure of the covariance is kept where the mathematics keeps it; else the
 Cholesky factor, found from roots by QR and never by subtracting covariances.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -15,7 +14,7 @@ from jaxtyping import Array, Float, Int
 
 from gaussjax import _checks
 from gaussjax._dtypes import result_dtype
-from gaussjax._lift import lift
+from gaussjax._lift import lift, lift_as_whole
 from gaussjax.covariances import Cholesky, pairs, restricted
 from gaussjax.covariances.base import Indices
 from gaussjax.gaussian import Gaussian
@@ -82,8 +81,9 @@ def scale_by(g: Gaussian, factor: ArrayLike) -> Gaussian:
     >>> scale_by(from_scale([1.0, 1.0], [1.0, 2.0]), -2.0).cov
     Diagonal(scale=Array([2., 4.], dtype=float32))
     """
-    rule: Callable[..., Gaussian] = _scaled_alike if np.ndim(factor) == 0 else _scaled
-    return rule(g, factor)
+    _checks.instance("g", g, Gaussian, order="g, factor")
+    factor = _checks.real_array("factor", factor, result_dtype(g))
+    return (_scaled_alike if factor.ndim == 0 else _scaled)(g, factor)
 
 
 @lift
@@ -116,8 +116,8 @@ def marginal(g: Gaussian, indices: Any) -> Gaussian:
     Array([1., 3.], dtype=float32)
     """
     _checks.instance("g", g, Gaussian, order="g, indices")
-    if _is_traced(indices):
-        return _marginal_traced(g, _traced_indices(indices))
+    if _is_jax(indices):
+        return _marginal_at(g, _positions(indices))
     return _marginal(g, indices=_checks.indices(indices, g.dim))
 
 
@@ -142,13 +142,13 @@ def condition(g: Gaussian, indices: Any, values: ArrayLike) -> Gaussian:
     """
     _checks.instance("g", g, Gaussian, order="g, indices, values")
     values = _checks.real_array("values", values, result_dtype(g))
-    if np.ndim(indices) == 0 and not isinstance(indices, slice):
+    if not isinstance(indices, slice | list | tuple | range) and np.ndim(indices) == 0:
         values = values[..., None]
     _checks.rank_at_least("values", values, 1)
-    if _is_traced(indices):
-        given = _traced_indices(indices)
+    if _is_jax(indices):
+        given = _positions(indices)
         _checks.one_each("values", values.shape, given.shape[-1])
-        return _condition_traced(g, given, values)
+        return _condition_at(g, given, values)
     static = _checks.indices(indices, g.dim)
     _checks.one_each("values", values.shape, len(static))
     return _condition(g, values, given=static)
@@ -174,8 +174,8 @@ def convolve(p: Gaussian, q: Gaussian) -> Gaussian:
 def as_cholesky(g: Gaussian) -> Gaussian:
     """The same law with a `Cholesky` covariance. O(d³), by structure
 
-    What a `scan`, `cond` or `while_loop` carries has one structure from start to end; every
-    function of dense Gaussians returns a dense one.
+    For what a `scan`, `cond` or `while_loop` carries: it has one structure from start to end. For
+    one batch shape there is `broadcast_to`.
 
     >>> from gaussjax import from_scale
     >>> as_cholesky(from_scale([0.0, 0.0], [1.0, 2.0])).cov
@@ -195,35 +195,36 @@ def _marginal(g: Gaussian, *, indices: tuple[int, ...]) -> Gaussian:
 
 
 @lift
-def _marginal_traced(g: Gaussian, indices: Int[Array, "... m"]) -> Gaussian:
-    indices, valid = _traced(indices, g.dim)
+def _marginal_at(g: Gaussian, indices: Int[Array, "... m"]) -> Gaussian:
+    indices, valid = _from_start(indices, g.dim)
     law = Gaussian(g.mean[indices], restricted.marginal(g.cov, indices))
     return jax.tree.map(lambda x: jnp.where(valid, x, jnp.nan), law)
 
 
-@lift
+@lift_as_whole
 def _condition(g: Gaussian, values: Float[Array, "... m"], *, given: tuple[int, ...]) -> Gaussian:
     seen, order = np.sort(np.asarray(given, int)), np.argsort(np.asarray(given, int))
     return _conditioned(g, np.setdiff1d(np.arange(g.dim), seen), seen, values[order])
 
 
-@lift
-def _condition_traced(
+@lift_as_whole
+def _condition_at(
     g: Gaussian, given: Int[Array, "... m"], values: Float[Array, "... m"]
 ) -> Gaussian:
-    given, valid = _traced(given, g.dim)
+    given, valid = _from_start(given, g.dim)
     free = jnp.ones(g.dim, bool).at[given].set(False)
     kept = jnp.argsort(~free)[: g.dim - given.shape[0]]  # stable: in their order
     law = _conditioned(g, kept, given, values)
     return jax.tree.map(lambda x: jnp.where(valid, x, jnp.nan), law)
 
 
-def _is_traced(indices: Any) -> bool:
+def _is_jax(indices: Any) -> bool:
+    """Whether positions are a JAX array, or hold one: their values may not be known."""
     items = indices if isinstance(indices, list | tuple) else [indices]
     return any(isinstance(i, jax.Array) for i in items)
 
 
-def _traced_indices(indices: Any) -> Array:
+def _positions(indices: Any) -> Array:
     array = jnp.atleast_1d(jnp.asarray(indices))
     if array.dtype == bool:
         raise TypeError(
@@ -233,7 +234,7 @@ def _traced_indices(indices: Any) -> Array:
     return _checks.index_array("indices", array)
 
 
-def _traced(indices: Array, dim: int) -> tuple[Array, Array]:
+def _from_start(indices: Array, dim: int) -> tuple[Array, Array]:
     """Positions counted from the start, and whether all are in range and different."""
     indices = jnp.where(indices < 0, indices + dim, indices)
     inside = jnp.all((indices >= 0) & (indices < dim))

@@ -158,6 +158,7 @@ def main(axes):
         "transformed": under_transformations(mesh, rng),
         "shared": {d: shared(mesh, rng, d) for d in sizes},
         "crossing": crossing(AxisType[axes], rng),
+        "parts": shared_parts(AxisType[axes], rng),
     }
     print(json.dumps(found))
 
@@ -344,6 +345,31 @@ def crossing(axes, rng):
                 ]
                 got = jax.jit(function)(*placed)
             errors[f"{name}, {axes.name}, d = {d}"] = compare(got, expected)
+    return errors
+
+
+def shared_parts(axes, rng):
+    """Errors of a sharded batch of means with one covariance, on one axis of two."""
+    mesh = jax.make_mesh((2, 4), ("a", "batch"), axis_types=(axes, axes))
+    mean = rng.normal(size=(8, SMALL)).astype(np.float32)
+    lower = random_lower(rng, SMALL)
+    functions = {
+        "shift": lambda g: gj.shift(g, g.mean),
+        "scale_by": lambda g: gj.scale_by(g, 2.0),
+        "affine": lambda g: gj.affine(g, jnp.eye(2, SMALL)),
+        "condition": lambda g: gj.condition(g, [0], g.mean[:, :1]),
+        "convolve": lambda g: gj.convolve(g, gj.standard(SMALL)),
+        "vmap": lambda g: jax.vmap(gj.entropy)(gj.broadcast_to(g, (8,))),
+        "concatenate": lambda g: gj.mean(gj.concatenate([g, gj.standard(1)])),
+        "stack": lambda g: gj.log_prob(gj.stack([g, gj.shift(g, g.mean)]), g.mean),
+        "sample": lambda g: gj.sample(KEY, g),
+    }
+    errors = {}
+    for name, function in functions.items():
+        expected = jax.tree.map(np.asarray, function(gj.Gaussian(mean, gj.Cholesky(lower))))
+        with jax.set_mesh(mesh):
+            g = gj.Gaussian(on(mesh, mean), gj.Cholesky(jnp.asarray(lower)))
+            errors[name] = compare(jax.jit(function)(g), expected)
     return errors
 
 

@@ -34,6 +34,8 @@ MIXED = {
     "from_covariance": lambda g: gj.from_covariance([0, 0], gj.covariance(g)),
     "from_low_rank": lambda g: gj.from_low_rank(g.mean, [1, 2], [[1.0], [2.0]]),
     "from_kronecker": lambda g: gj.from_kronecker([0, 0], [gj.covariance(g), [[1.0]]]),
+    "from_block_diagonal": lambda g: gj.from_block_diagonal(g.mean, [[[1.0]], [[2.0]]]),
+    "bare structure": lambda g: gj.shift(gj.Gaussian(g.mean, gj.Diagonal([1.0, 2.0])), [1, 2]),
     "solve_lower": lambda g: gj.linalg.solve_lower(gj.covariance(g), [1.0, 2.0]),
 }
 
@@ -132,7 +134,7 @@ OF_NONE = {
     "gradient of kl": lambda g: jnp.sum(jax.grad(gj.kl_divergence)(g, gj.standard(0)).mean),
     "entropy": gj.entropy,
     "cross_entropy": lambda g: gj.cross_entropy(g, gj.standard(0)),
-    "trace_solve": lambda g: gj.trace_solve(g.cov, gj.standard(0).cov),
+    "trace_solve": lambda g: gj.trace_solve(g.cov, g.cov),
     "logdet": gj.logdet,
     "mahalanobis": lambda g: gj.mahalanobis(g, jnp.zeros(0)),
     "log_evidence": lambda g: gj.product(g, gj.standard(0)).log_normalizer,
@@ -238,6 +240,9 @@ def test_lists_may_hold_tracers_and_be_leaves():
     value = jax.jit(lambda s: gj.stddev(gj.from_scale([0.0, s], [1.0, s])))(3.0)
     np.testing.assert_array_equal(value, [1.0, 3.0])
     np.testing.assert_allclose(jax.jit(lambda s: gj.score(gj.standard(2), [s, 1.0]))(3.0), [-3, -1])
+    scaled = jax.jit(lambda s: gj.scale_by(gj.standard(2), [s, 1.0]))(3.0)
+    np.testing.assert_array_equal(gj.stddev(scaled), [3.0, 1.0])
+    assert gj.logdet(gj.Diagonal([np.float32(1), np.float32(1)])) == 0
     cov = gj.Diagonal([1.0, 2.0])
     np.testing.assert_array_equal(gj.variance(gj.Gaussian([0.0, 0.0], cov)), [1.0, 4.0])
     assert len(jax.tree.leaves(gj.Cholesky([[1.0, 0.0], [2.0, 1.0]]))) == 1
@@ -296,7 +301,18 @@ SENTENCES = {
     r"matrix must have at least 2 axes, got shape \(2,\)": lambda: gj.from_covariance(
         [0.0, 0.0], [1.0, 1.0]
     ),
-    "too many positional arguments": lambda: gj.affine(gj.standard(2), EYE, ZERO),
+    r"affine: too many positional arguments; the arguments are \(g, matrix, \*, offset\)": (
+        lambda: gj.affine(gj.standard(2), EYE, ZERO)
+    ),
+    "mean of Gaussian must be an array, got NoneType": lambda: gj.entropy(
+        gj.Gaussian(None, gj.Isotropic(1.0, 3))
+    ),
+    "lower of Cholesky must be an array, got list": lambda: gj.logdet(gj.Cholesky([[1], [1, 2]])),
+    "and one for the blocks": lambda: gj.logdet(gj.StackedBlocks(gj.Isotropic(2.0, 3))),
+    "cov of Gaussian must hold structures, got float32": lambda: gj.entropy(
+        gj.Gaussian(jnp.zeros(2), jnp.eye(2))
+    ),
+    "factor must be a rectangular array": lambda: gj.scale_by(gj.standard(2), [1.0, [2.0]]),
     "offset must have 2 entries": lambda: gj.affine(gj.standard(2), EYE, offset=[1.0]),
 }
 

@@ -129,6 +129,29 @@ def test_every_leaf_has_one_batch_rank_from_the_start_and_what_is_shared_is_not_
             assert leaf.shape == (1,) * len(shape) + jnp.shape(alone)
 
 
+@pytest.mark.parametrize("d", [2, 3, 9, 20])
+def test_whether_a_result_is_shared_does_not_depend_on_sizes_or_positions(d):
+    g = gj.from_cholesky(jnp.zeros((5, d)), jnp.eye(d))
+    one, few = jnp.ones(1), jnp.eye(1, d)
+    kept = [
+        gj.shift(g, jnp.ones(d)),
+        gj.scale_by(g, 2.0),
+        gj.marginal(g, [0]),
+        gj.affine(g, few),
+        gj.convolve(g, g),
+        gj.joint(g, few, gj.standard(1)),
+    ]
+    whole = [
+        *(gj.condition(g, [i], one) for i in (0, d - 1)),
+        gj.condition(g, jnp.array([0]), one),
+        gj.condition_where(g, jnp.ones(d), mask=jnp.arange(d) > 0),
+        gj.observe(g, few, gj.standard(1), one).posterior,
+        gj.product(g, gj.standard(d)).gaussian,
+    ]
+    assert [jax.eval_shape(lambda g: g, law).cov.lower.shape[0] for law in kept] == [1] * len(kept)
+    assert [law.cov.lower.shape[0] for law in whole] == [5] * len(whole)
+
+
 def test_shape_structs_are_aligned_and_what_is_no_array_is_left_alone():
     of = jax.ShapeDtypeStruct
     g = gj.Gaussian(of((5, 2), jnp.float32), gj.Cholesky(of((2, 2), jnp.float32)))
@@ -295,6 +318,7 @@ INDICES = {
     "mask": np.array([True, False, True]),
     "mask of two axes": np.arange(12).reshape(3, 4) % 5 == 0,
     "small integers": np.array([1, 2], np.uint8),
+    "nothing": np.zeros(0, int),
 }
 
 
@@ -334,7 +358,13 @@ def test_parts_that_are_concatenated_broadcast():
 
 
 SENTENCES = {
-    "g must have a batch axis for each index": lambda: gj.take(G, (0, 0, 0, 0)),
+    "index must have at most one item for each": lambda: gj.take(G, (0, 0, 0, 0)),
+    "one ellipsis": lambda: gj.take(G, (..., ...)),
+    "got dtype bool": lambda: gj.take(G, True),
+    "index must be a rectangular array, got a ragged list": lambda: gj.take(G, [0, [1]]),
+    "index must be below the batch size 3 on axis 0, got 5": lambda: gj.take(G, (5, [0, 1])),
+    "g must not be empty": lambda: gj.take(gj.broadcast_to(gj.standard(2), (0,)), [0]),
+    r"got \(-1, -1\)": lambda: gj.reshape(G, (-1, -1)),
     r"index must be below the batch size 4 on axis 1, got 4": lambda: gj.take(G, (0, 4)),
     r"must have a batch shape that broadcasts to \(3, 5, 2\)": lambda: gj.broadcast_to(
         G, (3, 5, 2)

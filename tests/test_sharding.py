@@ -74,6 +74,10 @@ def test_operands_may_compete_for_an_axis_of_the_mesh(report):
     assert {name: e for name, e in report["crossing"].items() if not e < 1e-5} == {}
 
 
+def test_a_covariance_that_a_sharded_batch_shares_stays_shared(report):
+    assert {name: e for name, e in report["parts"].items() if not e < 1e-5} == {}
+
+
 def test_vmap_and_shard_map_take_a_sharded_batch_apart(report):
     assert len(report["transformed"]) == 24
     assert {name: e for name, e in report["transformed"].items() if not e < 1e-5} == {}

@@ -1,11 +1,16 @@
 """Every function, with every structure, under JAX's transformations and hostile settings."""
 
 import ast
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import chex
 import jax
 import jax.numpy as jnp
+import newer_rules
 import numpy as np
 import pytest
 from catalogue import STRUCTURES
@@ -224,3 +229,34 @@ def test_a_batch_never_becomes_a_batch_of_lapack_calls_on_a_cpu():
             calls = [line for line in text.splitlines() if "lapack_" in line]
             assert calls
             assert not any("[5," in line.split("custom-call")[0] for line in calls), calls
+
+
+@pytest.mark.skipif(
+    "jax_custom_jvp3" not in jax.config.values, reason="this JAX has one kind alone"
+)
+def test_derivatives_are_the_same_under_the_newer_rules_of_jax():
+    program = Path(__file__).with_name("newer_rules.py")
+    newer = {"JAX_CUSTOM_JVP3": "1", "JAX_CUSTOM_VJP3": "1"}
+    result = subprocess.run(
+        [sys.executable, program],
+        env=os.environ | newer, capture_output=True, text=True, timeout=250,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr[-2000:]
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        expected = newer_rules.derivatives()
+    for name, values in json.loads(result.stdout).items():
+        for got, wanted in zip(values, expected[name], strict=True):
+            np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-4, err_msg=name)
+
+
+@pytest.mark.parametrize("d", [3, 20])
+def test_the_derivative_of_a_factor_takes_the_symmetric_part_of_a_change(d):
+    """JAX 0.12's own mirrors the lower triangle of the tangent."""
+    rng = np.random.default_rng(0)
+    matrix, change = jnp.eye(d) + 0.5, jnp.asarray(rng.normal(size=(d, d)), jnp.float32)
+    lower, moved = jax.jvp(linalg.cholesky, (matrix,), (change,))
+    symmetric = np.asarray(change + change.T, float) / 2
+    again = np.asarray(moved, float) @ np.asarray(lower, float).T
+    np.testing.assert_allclose(again + again.T, symmetric, atol=1e-5)
+    cotangent = jax.grad(lambda m: jnp.sum(linalg.cholesky(m) ** 3))(matrix)
+    np.testing.assert_array_equal(cotangent, cotangent.T)

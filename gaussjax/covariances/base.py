@@ -38,7 +38,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from gaussjax import _checks
-from gaussjax._struct import batch_rank
+from gaussjax._struct import batch_rank, exported
 from gaussjax.linalg.products import dot, gram
 from gaussjax.linalg.roots import symmetric_root
 
@@ -49,6 +49,7 @@ BLOCK = 64
 """Basis vectors taken at a time where a whole identity would be a d × d array."""
 
 
+@exported
 class Conditional(NamedTuple):
     """Law of a zero-mean Gaussian given some of it, and the log density of what was given."""
 

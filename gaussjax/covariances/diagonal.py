@@ -15,33 +15,33 @@ from gaussjax.linalg.triangular import logdet_of_diagonal
 class DiagonalRoot(Covariance):
     """A covariance whose root is a diagonal. Every member is O(d) where the derived one is not."""
 
-    def root(self) -> Float[Array, " d"]:
+    def _root(self) -> Float[Array, " d"]:
         """Standard deviations."""
         raise NotImplementedError
 
     def color(self, noise: Float[Array, " d"], /) -> Float[Array, " d"]:
         """σ ⊙ ε."""
-        return self.root() * noise
+        return self._root() * noise
 
     def whiten(self, vector: Float[Array, " d"], /) -> Float[Array, " d"]:
-        """V / σ."""
-        return vector / self.root()
+        """v / σ."""
+        return vector / self._root()
 
     def logdet(self) -> Float[Array, ""]:
         """2 Σ log σᵢ."""
-        return 2 * logdet_of_diagonal(self.root())
+        return 2 * logdet_of_diagonal(self._root())
 
     def covariance_root(self) -> Float[Array, " d"]:
         """σ."""
-        return self.root()
+        return self._root()
 
     def precision_root(self) -> Float[Array, " d"]:
         """1 / σ."""
-        return 1 / self.root()
+        return 1 / self._root()
 
     def thin_parts(self) -> tuple[Array, Array]:
         """σ and no columns."""
-        root = self.root()
+        root = self._root()
         return root, jnp.zeros((self.dim, 0), root.dtype)
 
     def precision_diagonals(self) -> Float[Array, "1 d"]:
@@ -51,15 +51,15 @@ class DiagonalRoot(Covariance):
     def plus(self, other: Covariance, /) -> Covariance | None:
         """Diagonal with the sum of the variances, if both are diagonal."""
         root = other.covariance_root()
-        return None if root is None or root.ndim > 1 else Diagonal(jnp.hypot(self.root(), root))
+        return None if root is None or root.ndim > 1 else Diagonal(jnp.hypot(self._root(), root))
 
     def rescaled(self, factor: Array, /) -> Covariance:
         """|f| ⊙ σ."""
-        return Diagonal(jnp.abs(factor) * self.root())
+        return Diagonal(jnp.abs(factor) * self._root())
 
     def marginal(self, indices: Indices, /) -> Covariance:
         """Some of the deviations."""
-        return Diagonal(self.root()[indices])
+        return Diagonal(self._root()[indices])
 
     def conditional(self, kept: Indices, given: Indices, values: Array, /) -> Conditional:
         """Independent of what is given."""
@@ -69,13 +69,13 @@ class DiagonalRoot(Covariance):
 
     def conditional_where(self, mask: Array, values: Array, /) -> Conditional:
         """The values, and σ elsewhere."""
-        seen = Diagonal(jnp.where(mask, self.root(), 1.0))
+        seen = Diagonal(jnp.where(mask, self._root(), 1.0))
         evidence = log_density(seen, values, jnp.sum(mask, dtype=values.dtype))
-        return Conditional(values, Diagonal(jnp.where(mask, 0.0, self.root())), evidence)
+        return Conditional(values, Diagonal(jnp.where(mask, 0.0, self._root())), evidence)
 
     def posterior(self, noise: Covariance, value: Array, /) -> Conditional | None:
         """Entry by entry, if the noise is diagonal too: variance (1/σ² + 1/τ²)⁻¹."""
-        sigma, tau = self.root(), noise.covariance_root()
+        sigma, tau = self._root(), noise.covariance_root()
         if tau is None or tau.ndim > 1:
             return None
         both = jnp.hypot(sigma, tau)
@@ -85,11 +85,11 @@ class DiagonalRoot(Covariance):
 
     def stddev(self) -> Float[Array, " d"]:
         """The root, whose square may leave the range of the dtype."""
-        return jnp.abs(self.root())
+        return jnp.abs(self._root())
 
     def variance(self) -> Float[Array, " d"]:
         """σ². O(d), not O(d²)."""
-        return jnp.square(self.root())
+        return jnp.square(self._root())
 
     def precision_diagonal(self) -> Float[Array, " d"]:
         """1/σ². O(d), not O(d²)."""
@@ -123,6 +123,6 @@ class Diagonal(DiagonalRoot):
         """Length of `scale`."""
         return self.scale.shape[-1]
 
-    def root(self) -> Float[Array, " d"]:
+    def _root(self) -> Float[Array, " d"]:
         """`scale`."""
         return self.scale

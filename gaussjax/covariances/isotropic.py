@@ -19,7 +19,7 @@ class Isotropic(DiagonalRoot):
     scale: Float[Array, "..."] = leaf(rank=0)
     dim: int = static()
 
-    def root(self) -> Float[Array, " d"]:
+    def _root(self) -> Float[Array, " d"]:
         """`scale` in every dimension."""
         return jnp.broadcast_to(self.scale, (self.dim,))
 

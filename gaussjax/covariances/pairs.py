@@ -81,7 +81,7 @@ def trace_solve(a: Covariance, b: Covariance, /) -> Float[Array, ""]:
         return jnp.sum(jnp.square(scale) * b.precision_diagonal()) + jnp.sum(columns)
     column, sums = a.toeplitz_column(), b.inverse_diagonal_sums()
     if column is not None and sums is not None:  # sums over diagonals: not d solves
-        return 2 * jnp.sum(column * sums) - column[0] * sums[0]
+        return 2 * jnp.sum(column * sums) - jnp.sum(column[:1] * sums[:1])
     same = _own_divergence(a, b)
     if same is not None:
         return same + a.dim + log_ratio(a, b)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from gaussjax._lift import all_of_batch
+from gaussjax._mapping import all_of_batch
 from gaussjax._struct import leaf, structure
 from gaussjax.covariances.base import Covariance, Indices, dtype_of
 from gaussjax.covariances.cholesky import Cholesky

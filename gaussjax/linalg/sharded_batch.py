@@ -14,7 +14,7 @@ from jax.experimental.custom_partitioning import custom_partitioning
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array
 
-from gaussjax._sharding import varying_axes
+from gaussjax._sharding import explicit_axes, varying_axes
 
 Function = Callable[..., Any]
 
@@ -60,7 +60,7 @@ def split_over_devices(
         parts = jax.shard_map(
             on_this_platform, in_specs=tuple(specs), check_vma=False,
             out_specs=tuple(results) if len(results) > 1 else results[0],
-            axis_names=set(jax.tree.leaves(tuple(split.values()))),
+            axis_names=explicit_axes(),
         )  # fmt: skip
         return parts(*(jax.sharding.reshard(x, s) for x, s in zip(arrays, specs, strict=True)))
 

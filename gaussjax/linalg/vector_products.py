@@ -77,7 +77,8 @@ def for_vectors(
 def _times(lower: Array, vector: Array) -> Array:
     if vector.size > small.VECTOR_LIMIT:
         return _larger_times(lower, vector)
-    is_costly = vector.dtype.itemsize > 4  # noise in float64, which is computed again for each row
+    # Each strip of rows would compute noise again, and noise in float64 each row.
+    is_costly = vector.dtype.itemsize > 4 or vector.size >= 2 * small.STRIP
     return _by_strips(lower, stored(vector) if is_costly else vector)
 
 
