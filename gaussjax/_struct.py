@@ -117,7 +117,7 @@ def fields_of(tree: Any, path: str = "", stacked: int = 0) -> Iterator[tuple[str
 
 def batch_rank(tree: Any) -> int:
     """The largest number of axes that an array of it has in front of its event axes."""
-    return max((_lead(value, rank) for _, value, rank in fields_of(tree)), default=0)
+    return max((_batch_axes(value, rank) for _, value, rank in fields_of(tree)), default=0)
 
 
 # Alignment ---------------------------------------------------------------------------------------
@@ -158,7 +158,7 @@ def _align(tree: Any, count: int, stacked: int = 0) -> None:
             continue
         value, rank = getattr(tree, field.name), field.metadata["rank"]
         if rank is not None:
-            new = _with_axes(value, count - _lead(value, stacked + rank, count), stacked + rank)
+            new = _with_axes(value, count - _batch_axes(value, stacked + rank, count))
         else:
             inner = stacked + field.metadata["stacked"]
             parts = value if isinstance(value, tuple) else (value,)
@@ -171,15 +171,15 @@ def _aligned(part: Any, count: int, stacked: int) -> Any:
     """A copy of a part whose leaves have that many batch axes, or the part itself."""
     if not is_structure(part):
         return part
-    if all(_lead(value, stacked + r, count) == count for _, value, r in fields_of(part)):
+    if all(_batch_axes(value, stacked + r, count) == count for _, value, r in fields_of(part)):
         return part
     copy = _made(type(part), vars(part).items())
     _align(copy, count, stacked)
     return copy
 
 
-def _lead(value: Any, rank: int, otherwise: int = 0) -> int:
-    """Axes in front of the event axes; what is no array, or lacks event axes, has `otherwise`."""
+def _batch_axes(value: Any, rank: int, otherwise: int = 0) -> int:
+    """Axes in front of the event axes; `otherwise` of what is no array, or lacks event axes."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         return 0 if rank == 0 else otherwise
     is_array = isinstance(value, jax.Array | np.ndarray | np.generic | jax.ShapeDtypeStruct)
@@ -187,7 +187,7 @@ def _lead(value: Any, rank: int, otherwise: int = 0) -> int:
     return lead if lead >= 0 else otherwise
 
 
-def _with_axes(value: Any, count: int, rank: int) -> Any:
+def _with_axes(value: Any, count: int) -> Any:
     """`value` with `count` axes of size one in front."""
     if count == 0:
         return value
