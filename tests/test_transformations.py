@@ -125,7 +125,7 @@ PRODUCTS |= {"multi_dot", "matrix_power", "dot_general", "convolve", "correlate"
 def test_every_product_goes_through_the_one_of_full_precision():
     """How a CPU sees the TF32 trap: by the source, and by one program of every structure."""
     found = []
-    for path in Path(gj.__file__).parent.rglob("*.py"):
+    for path in set(Path(gj.__file__).parent.rglob("*.py")) - {Path(gj.testing.__file__)}:
         for node in ast.walk(ast.parse(path.read_text())):
             called = isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
             of_jax = called and ast.unparse(node.func).split(".")[0] in ("jnp", "jax", "lax")
@@ -193,8 +193,9 @@ def test_nothing_trips_over_hostile_settings(kind, d):
     with jax.debug_nans(True), jax.checking_leaks(), jax.debug_key_reuse(True):
         key = jax.random.key(1)
         quick_jit(gj.sample)(key, g)
-        quick_jit(jax.grad(gj.kl_divergence))(g, gj.standard(d))
-        quick_jit(gj.log_prob)(g, x)
+        quick_jit(jax.grad(gj.log_prob))(g, x)
+        if kind in BASIC:
+            quick_jit(jax.grad(gj.kl_divergence))(g, gj.standard(d))
 
 
 def test_arguments_may_be_donated():

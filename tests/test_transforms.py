@@ -379,7 +379,7 @@ ERRORS = {
     "matrix must have 2 rows": lambda g: gj.observe(g, np.ones((3, D)), gj.standard(2), [0.0, 0.0]),
     "y must have 2 entries": lambda g: gj.observe(g, np.ones((2, D)), gj.standard(2), [0.0]),
     "gs must have equal structures": lambda g: gj.stack([g, gj.standard(D)]),
-    "g must have a batch axis": lambda g: gj.take(g, 0),
+    "index must have at most one item for each batch axis": lambda g: gj.take(g, 0),
     "index must be below the batch size 2": lambda g: gj.take(gj.stack([g, g]), 2),
     "g must be a Gaussian, got int": lambda g: gj.marginal(3, [0]),
     "factors of Kronecker must hold structures, got list": lambda g: gj.entropy(
