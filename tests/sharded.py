@@ -126,6 +126,8 @@ FEW = {name: LINALG[name] for name in ("cholesky", "solve_lower", "symmetric_sqr
 # Those that together call every kernel of a structure; a program of all takes minutes to compile.
 CORE = ("log_prob", "gradient of log_prob", "color_symmetric", "sample", "condition_where", "kl")
 APART = "sample of toeplitz"  # in a program of its own: see the tests
+# Explicit axes decide when a function is traced, which is done for all: few of those are compiled.
+COMPILED_WITH_EXPLICIT_AXES = ("cholesky", "low_rank")
 
 
 def main(axes):
@@ -139,8 +141,10 @@ def main(axes):
         for kind, following in zip(some, some[1:] + some[:1], strict=True):
             arguments = (*batches[kind], batches[following][0], x)
             functions = about(kind, following, d)
-            if axes == "Explicit":  # whose rules are applied when a function is traced
+            if axes == "Explicit":
                 refused |= traced(mesh, functions, arguments)
+                if kind not in COMPILED_WITH_EXPLICIT_AXES:
+                    continue
             if d == LARGE or kind != "cholesky":
                 functions = {
                     n: f for n, f in functions.items() if n.split(" of " + kind)[0] in CORE
