@@ -233,11 +233,21 @@ def broadcastable(shapes: dict[str, tuple[Any, ...]], *, between: bool = False) 
     except ValueError as error:
         listing = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
         sentence = f"Batch shapes must broadcast, got {listing}"
-        (first, *_), (name, last) = shapes.values(), list(shapes.items())[-1]
-        if between and last:
-            pairs = (*last, *(1 for _ in first))
-            sentence += f"; to take each with each, give {name} the batch shape {pairs}"
+        if between:
+            sentence += _cure(shapes)
         raise ValueError(f"{sentence}.") from error
+
+
+def _cure(shapes: dict[str, tuple[Any, ...]]) -> str:
+    """What the caller of arguments whose batches do not broadcast may have meant."""
+    longest = max(shapes.values(), key=len)
+    for name, shape in shapes.items():
+        if shape and len(shape) < len(longest) and shape == longest[: len(shape)]:
+            full = (*shape, *(1 for _ in longest[len(shape) :]))
+            return f"; where {name} goes with the first axes, give it the batch shape {full}"
+    (first, *_), (name, last) = shapes.values(), list(shapes.items())[-1]
+    pairs = (*last, *(1 for _ in first))
+    return f"; to take each with each, give {name} the batch shape {pairs}" if last else ""
 
 
 def batch_shape(name: str, tree: Any) -> tuple[Any, ...]:

@@ -374,6 +374,11 @@ SENTENCES = {
     r"Batch shapes must broadcast, got g.mean \(3,\), g.cov.scale \(2,\)": lambda: gj.entropy(
         gj.Gaussian(jnp.zeros((3, 1)), gj.Diagonal(jnp.ones((2, 1))))
     ),
+    r"got p \(3, 8\), q \(3,\); where q goes with the first axes, give it the batch shape \(3, 1\)": (
+        lambda: gj.kl_divergence(
+            gj.from_scale(jnp.zeros((3, 8, 1)), 1.0), gj.from_isotropic(jnp.zeros((3, 1)), 1.0)
+        )
+    ),
     r"got g \(3,\), x \(150,\); to take each with each, give x the batch shape \(150, 1\)": (
         lambda: gj.log_prob(gj.from_scale(jnp.zeros((3, 1)), 1.0), jnp.zeros((150, 1)))
     ),
