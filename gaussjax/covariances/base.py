@@ -135,6 +135,10 @@ class Covariance(abc.ABC):
         """D(Σ', Σ), the same of an `other` that does not know this structure."""
         return None
 
+    def trace_to(self, other: "Covariance", /) -> Float[Array, ""] | None:
+        """tr(Σ'⁻¹Σ), where that costs less than d solves; Σ may be singular."""
+        return None
+
     def plus(self, other: "Covariance", /) -> "Covariance | None":
         """Σ + Σ' in a structure."""
         return None

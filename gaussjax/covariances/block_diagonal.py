@@ -50,6 +50,13 @@ class BlockDiagonal(Covariance):
         together = zip(self.blocks, other.blocks, strict=True)
         return self._sum(pairs.divergence(a, b) for a, b in together)
 
+    def trace_to(self, other: Covariance, /) -> Float[Array, ""] | None:
+        """Sum over the blocks, if both have blocks of the same sizes."""
+        if not isinstance(other, BlockDiagonal) or self._sizes != other._sizes:
+            return None
+        together = zip(self.blocks, other.blocks, strict=True)
+        return self._sum(pairs.trace_solve(a, b) for a, b in together)
+
     def plus(self, other: Covariance, /) -> Covariance | None:
         """Block by block, if `other` has blocks of the same sizes or is diagonal."""
         others = self._split_like(other)

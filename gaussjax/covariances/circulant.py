@@ -61,6 +61,11 @@ class Circulant(Covariance):
         a, b = self._mirrored(self._half), jnp.where(b > 0, b, jnp.nan)
         return jnp.sum(minus_log1p((a - b) / b, a / b))
 
+    def trace_to(self, other: Covariance, /) -> Float[Array, ""] | None:
+        """Sum of the ratios of eigenvalues, between two of these."""
+        b = _eigenvalues(other)
+        return None if b is None else jnp.sum(self._mirrored(self._half) / b)
+
     def plus(self, other: Covariance, /) -> Covariance | None:
         """Spectra add; an isotropic one is constant."""
         eigenvalues = _eigenvalues(other)

@@ -69,6 +69,13 @@ class Kronecker(Covariance):
             product = product + m + product * m
         return self.dim * total
 
+    def trace_to(self, other: Covariance, /) -> Float[Array, ""] | None:
+        """Product of the factors' traces, if both have factors of the same sizes."""
+        if not isinstance(other, Kronecker) or self._sizes != other._sizes:
+            return None
+        together = zip(self.factors, other.factors, strict=True)
+        return functools.reduce(jnp.multiply, [pairs.trace_solve(a, b) for a, b in together])
+
     def rescaled(self, factor: Array, /) -> Covariance | None:
         """Through the first factor, if all coordinates are scaled alike."""
         first = None if factor.ndim else self.factors[0].rescaled(factor)

@@ -13,6 +13,7 @@ from gaussjax.covariances.cholesky import Cholesky
 from gaussjax.covariances.sum import Sum
 from gaussjax.linalg import lowrank, small
 from gaussjax.linalg.divergence import divergence_of_ratio, divergence_of_roots
+from gaussjax.linalg.trace import trace_of_roots
 
 
 def shifted_divergence(
@@ -26,6 +27,14 @@ def shifted_divergence(
     if root_a is not None and root_b is not None:
         return divergence_of_roots(root_a, root_b, shift)
     return divergence(a, b) + b.inv_quad(shift)
+
+
+def shifted_trace(a: Covariance, b: Covariance, shift: Float[Array, " d"], /) -> Float[Array, ""]:
+    """tr(B⁻¹A) + vᵀB⁻¹v; A may be singular."""
+    root_a, root_b = a.covariance_root(), b.covariance_root()
+    if root_a is not None and root_b is not None:
+        return trace_of_roots(root_a, root_b, shift)
+    return trace_solve(a, b) + b.inv_quad(shift)
 
 
 def divergence(a: Covariance, b: Covariance, /) -> Float[Array, ""]:
@@ -69,7 +78,14 @@ def log_ratio(a: Covariance, b: Covariance, /) -> Float[Array, ""]:
 
 
 def trace_solve(a: Covariance, b: Covariance, /) -> Float[Array, ""]:
-    """tr(B⁻¹A), by the first rule that knows both; O(d) products and solves if none does."""
+    """tr(B⁻¹A), by the first rule that knows both; O(d) products and solves if none does.
+
+    None takes a logarithm or a solve of A, which may be singular, or subtracts.
+    """
+    zero = jnp.zeros(a.dim, jnp.result_type(dtype_of(a), dtype_of(b)))
+    root_a, root_b = a.covariance_root(), b.covariance_root()
+    if root_a is not None and root_b is not None:
+        return trace_of_roots(root_a, root_b, zero)
     bands = b.precision_diagonals()
     if bands is not None:  # Σ over the bands of B⁻¹ alone: O(dw), not d solves
         twice = jnp.where(jnp.arange(len(bands)) > 0, 2.0, 1.0).astype(bands.dtype)
@@ -82,9 +98,12 @@ def trace_solve(a: Covariance, b: Covariance, /) -> Float[Array, ""]:
     column, sums = a.toeplitz_column(), b.inverse_diagonal_sums()
     if column is not None and sums is not None:  # sums over diagonals: not d solves
         return 2 * jnp.sum(column * sums) - jnp.sum(column[:1] * sums[:1])
-    same = _own_divergence(a, b)
-    if same is not None:
-        return same + a.dim + log_ratio(a, b)
+    root_a, root_b = a.precision_root(), b.precision_root()
+    if root_a is not None and root_b is not None:
+        return trace_of_roots(root_b, root_a, zero)
+    known = a.trace_to(b)
+    if known is not None:
+        return known
     parts = b.thin_parts()
     if parts is not None:  # r products with A, not d solves
         return lowrank.trace_solve(lowrank.eliminate_by_leverage(*parts), a.variance(), a.times)

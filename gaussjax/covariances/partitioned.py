@@ -66,6 +66,17 @@ class PartitionedCholesky(Covariance):
             return pairs.divergence(other, self._whole())
         return self._divergence_of(partitioned.diagonal_matrix(scale, self.axis), scale)
 
+    def trace_to(self, other: Covariance, /) -> Float[Array, ""] | None:
+        """‖K⁻¹L‖², if `other` is one on the same axis, or diagonal."""
+        scale = _deviations(other)
+        if scale is not None:
+            ratio = self._lower() / scale[:, None]
+        elif isinstance(other, PartitionedCholesky) and other.axis == self.axis:
+            ratio = partitioned.solve(other.lower, self._lower(), self.axis)
+        else:
+            return None
+        return jnp.sum(jnp.square(partitioned.triangle(ratio, self.axis)))
+
     def color_transpose(self, vector: Float[Array, " d"], /) -> Float[Array, " d"]:
         """Lᵀ v, of a vector that every device has."""
         return super().color_transpose(partitioned.whole(vector, self.axis))

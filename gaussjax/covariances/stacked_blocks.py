@@ -52,6 +52,12 @@ class StackedBlocks(Covariance):
             return None
         return jnp.sum(jax.vmap(pairs.divergence)(self._each, other._each))
 
+    def trace_to(self, other: Covariance, /) -> Float[Array, ""] | None:
+        """Sum over the blocks, if both have as many of the same size."""
+        if not isinstance(other, StackedBlocks) or self._shape != other._shape:
+            return None
+        return jnp.sum(jax.vmap(pairs.trace_solve)(self._each, other._each))
+
     def plus(self, other: Covariance, /) -> Covariance | None:
         """Block by block, if `other` has as many of the same size or is diagonal."""
         others = self._split_like(other)

@@ -191,6 +191,34 @@ def relative(
     return _relative(_entries(a), rows, scalars(shift), _reciprocals(rows))
 
 
+def quotient(
+    a: Float[Array, "d d"], b: Float[Array, "d d"], shift: Float[Array, " d"]
+) -> tuple[list[Column], Column]:
+    """Columns of M = B⁻¹A for lower triangles, column j from row j on, and B⁻¹ shift.
+
+    To be summed up, as in `relative`.
+    """
+    rows = _entries(b)
+    return _quotient(_entries(a), rows, scalars(shift), _reciprocals(rows))
+
+
+def quotient_gradients(
+    a: Float[Array, "d d"], b: Float[Array, "d d"], shift: Float[Array, " d"]
+) -> tuple[Float[Array, "d d"], Float[Array, "d d"], Float[Array, " d"]]:
+    """Halves of the gradients of ‖B⁻¹A‖² + ‖B⁻¹ shift‖²; `trace.py` has the formula."""
+    d = a.shape[-1]
+    rows = _entries(b)
+    m, w = _quotient(_entries(a), rows, scalars(shift))
+    h = [_backward(rows, column, start=j) for j, column in enumerate(m)]  # H = B⁻ᵀM, lower part
+    u = _backward(rows, w)
+    grad_a = [[h[k][i - k] for k in range(i + 1)] for i in range(d)]
+    grad_b = [
+        [-sum((h[j][i - j] * m[j][k - j] for j in range(k + 1)), u[i] * w[k]) for k in range(i + 1)]
+        for i in range(d)
+    ]
+    return _lower_matrix(grad_a, a), _lower_matrix(grad_b, b), _vector(u, shift)
+
+
 def divergence_gradients(
     a: Float[Array, "d d"], b: Float[Array, "d d"], shift: Float[Array, " d"]
 ) -> tuple[Float[Array, "d d"], Float[Array, "d d"], Float[Array, " d"]]:
@@ -256,9 +284,16 @@ def _reciprocals(rows: list[Column]) -> Column:
 def _relative(
     a: list[Column], b: list[Column], shift: Column, reciprocals: Column | None = None
 ) -> tuple[list[Column], Column]:
+    difference = [[x - y for x, y in zip(p, q, strict=True)] for p, q in zip(a, b, strict=True)]
+    return _quotient(difference, b, shift, reciprocals)
+
+
+def _quotient(
+    a: list[Column], b: list[Column], shift: Column, reciprocals: Column | None = None
+) -> tuple[list[Column], Column]:
     d = len(b)
     columns = [
-        forward(b, [a[i][j] - b[i][j] for i in range(j, d)], start=j, reciprocals=reciprocals)
+        forward(b, [a[i][j] for i in range(j, d)], start=j, reciprocals=reciprocals)
         for j in range(d)
     ]
     return columns, forward(b, shift, reciprocals=reciprocals)

@@ -1,0 +1,33 @@
+"""Quotients, lengths and units of numbers whose squares leave the range of the dtype."""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+
+@jax.custom_jvp
+def quotient(x: Array, y: Array) -> Array:
+    """Entries x / y. Its derivatives do not square y, as those of a division in JAX do."""
+    return x / y
+
+
+@quotient.defjvp
+def _(primals, tangents):
+    (x, y), (dx, dy) = primals, tangents
+    z = quotient(x, y)
+    return z, quotient(dx, y) - z * quotient(dy, y)
+
+
+def unit_of(size: Array) -> Array:
+    """A power of two near each size, to divide by without rounding; 1 for zero. A constant"""
+    size = lax.stop_gradient(size)
+    unit = lax.reduce_precision(size, int(jnp.finfo(size.dtype).nexp), 0)
+    return jnp.where((unit > 0) & (unit < jnp.inf), unit, 1.0)
+
+
+def lengths(rows: Float[Array, "d k"]) -> Float[Array, " d"]:
+    """Length of each row, √Σ xᵢ². That of zeros has a zero derivative."""
+    units = unit_of(jnp.max(jnp.abs(rows), axis=1, initial=0))
+    squares = jnp.sum(jnp.square(rows / units[:, None]), axis=1)
+    return units * jnp.where(squares == 0, 0.0, jnp.sqrt(jnp.where(squares == 0, 1.0, squares)))

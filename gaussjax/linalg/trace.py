@@ -1,0 +1,92 @@
+"""The trace tr(B⁻¹A) of two covariances, from their roots.
+
+With A = L Lᵀ, B = K Kᵀ and M = K⁻¹L it is ‖M‖², a sum of squares in which L may be singular. Twice
+a cross entropy is that, the squared length ‖w‖² of w = K⁻¹v for the shift v between the means, and
+a log-determinant of B; the first two share a solve and a gradient, so they are one function here.
+
+A root is an array of one Gaussian: `(d, d)` a lower triangle, `(d,)` the diagonal of one.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from gaussjax.linalg import small
+from gaussjax.linalg.divergence import BY_ENTRIES, PASS
+from gaussjax.linalg.looped import TILE, looped
+from gaussjax.linalg.products import dot, product_with_transpose
+from gaussjax.linalg.ranges import quotient
+from gaussjax.linalg.triangular import solve, solve_triangle
+
+
+def trace_of_roots(a: Array, b: Array, shift: Float[Array, " d"]) -> Float[Array, ""]:
+    """tr(B⁻¹A) + ‖K⁻¹v‖² of two triangular roots. O(d) for two diagonals, else O(d³)"""
+    if a.ndim == b.ndim == 1:
+        b = jnp.where(b > 0, b, jnp.nan)
+        return jnp.sum(jnp.square(quotient(a, b)) + jnp.square(quotient(shift, b)))
+    if shift.shape[0] == 0:  # whose derivatives JAX gives the wrong rank in a batch
+        return jnp.zeros((), shift.dtype)
+    a, b = (jnp.diag(x) if x.ndim == 1 else x for x in (a, b))
+    return _trace(a, b, shift)
+
+
+# The differential is 2⟨G_A, dL⟩ + 2⟨G_B, dK⟩ + 2⟨u, dv⟩, with H = K⁻ᵀM and u = K⁻ᵀw:
+#   G_A = tril(H),   G_B = −tril(H Mᵀ + u wᵀ).
+@jax.custom_jvp
+def _trace(a: Array, b: Array, shift: Array) -> Array:
+    if a.shape[-1] > small.LIMIT:
+        return _by_solves(a, b, shift)
+    columns, w = small.quotient(a, b, shift)
+    return small.total([x * x for column in (*columns, w) for x in column])
+
+
+@_trace.defjvp
+def _(primals, tangents):
+    products = [jnp.sum(g * t) for g, t in zip(_gradients(*primals), tangents, strict=True)]
+    return _trace(*primals), 2 * small.total(products)
+
+
+@looped(2, 2, 1, to=(0,))
+def _by_solves(a: Array, b: Array, shift: Array) -> Array:
+    b = jnp.where(jnp.all(jnp.diagonal(b) > 0), b, jnp.nan)  # two wrong signs look right
+    m, w = solve_triangle(b, a), solve(b, shift)
+    return jnp.sum(jnp.square(m)) + jnp.sum(jnp.square(w))
+
+
+@jax.custom_jvp
+def _gradients(a: Array, b: Array, shift: Array) -> tuple[Array, Array, Array]:
+    d = a.shape[-1]
+    if d <= PASS:
+        return small.quotient_gradients(a, b, shift)
+    if d <= BY_ENTRIES:
+        return _gradients_of_a_tile(a, b, shift)
+    return (_gradients_by_inverse if d <= small.LIMIT else _gradients_looped)(a, b, shift)
+
+
+@_gradients.defjvp
+def _(primals, tangents):
+    return _gradients(*primals), jax.jvp(_gradients_by_solves, primals, tangents)[1]
+
+
+_gradients_of_a_tile = looped(2, 2, 1, to=(2, 2, 1), tile=TILE)(small.quotient_gradients)
+
+
+@looped(2, 2, 1, to=(2, 2, 1), tile=8 * TILE)
+def _gradients_by_inverse(a: Array, b: Array, shift: Array) -> tuple[Array, Array, Array]:
+    rows = small.inverse_rows(b)
+    inverse, transpose = jnp.stack(rows), jnp.stack(rows, axis=1)
+    m, w = jnp.tril(dot(inverse, jnp.tril(a))), dot(inverse, shift)
+    return _gradients_from(m, w, jnp.tril(dot(transpose, m)), dot(transpose, w))
+
+
+def _gradients_by_solves(a: Array, b: Array, shift: Array) -> tuple[Array, Array, Array]:
+    m, w = solve_triangle(b, a), solve(b, shift)
+    h = solve_triangle(b, m, transpose=True)
+    return _gradients_from(m, w, h, solve(b, w, transpose=True))
+
+
+_gradients_looped = looped(2, 2, 1, to=(2, 2, 1))(_gradients_by_solves)
+
+
+def _gradients_from(m: Array, w: Array, h: Array, u: Array) -> tuple[Array, Array, Array]:
+    return h, -(product_with_transpose(h, m) + jnp.tril(jnp.outer(u, w))), u
