@@ -338,8 +338,8 @@ def test_a_cross_entropy_may_be_of_a_singular_gaussian_of_the_same_structure():
         (gj.Kronecker((flat, one)), gj.Kronecker((one, one))),
         (gj.BlockDiagonal((flat,)), gj.BlockDiagonal((one,))),
         (
-            gj.StackedBlocks(gj.Diagonal(jnp.eye(2))),
-            gj.StackedBlocks(gj.Diagonal(jnp.ones((2, 2)))),
+            gj.StackedBlocks(flats),
+            gj.StackedBlocks(ones),
         ),
         (gj.Circulant(jnp.array([2.0, 0.0])), gj.Circulant(jnp.ones(2))),
         (gj.Toeplitz(jnp.array([1.0, 1.0])), gj.Toeplitz(jnp.array([1.0, 0.0]))),

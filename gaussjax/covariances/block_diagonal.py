@@ -117,6 +117,10 @@ class BlockDiagonal(Covariance):
         parts = self._split(vector)
         return self._sum(c.inv_quad(v) for c, v in zip(self.blocks, parts, strict=True))
 
+    def color_transpose(self, vector: Float[Array, " d"], /) -> Float[Array, " d"]:
+        """Cᵢᵀ vᵢ."""
+        return self._map(lambda c, v: c.color_transpose(v), vector)
+
     def solve(self, vector: Float[Array, " d"], /) -> Float[Array, " d"]:
         """By each block's own solve."""
         return self._map(lambda c, v: c.solve(v), vector)

@@ -91,6 +91,10 @@ class Kronecker(Covariance):
         sizes = tuple(f.noise_dim for f in self.factors)
         return _along_axes([f.draw for f in self.factors], noise.reshape(sizes))
 
+    def color_transpose(self, vector: Float[Array, " d"], /) -> Float[Array, " d"]:
+        """⊗ Cᵢᵀ v."""
+        return self._along_axes([f.color_transpose for f in self.factors], vector)
+
     def solve(self, vector: Float[Array, " d"], /) -> Float[Array, " d"]:
         """⊗ Σᵢ⁻¹ v, by each factor's own solve."""
         return self._along_axes([f.solve for f in self.factors], vector)

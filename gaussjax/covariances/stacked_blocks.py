@@ -113,6 +113,10 @@ class StackedBlocks(Covariance):
         parts = vector.reshape(self._shape)
         return jnp.sum(jax.vmap(lambda c, v: c.inv_quad(v))(self._each, parts))
 
+    def color_transpose(self, vector: Float[Array, " d"], /) -> Float[Array, " d"]:
+        """Cᵢᵀ vᵢ."""
+        return self._map(lambda c, v: c.color_transpose(v), vector)
+
     def solve(self, vector: Float[Array, " d"], /) -> Float[Array, " d"]:
         """By the blocks' own solve."""
         return self._map(lambda c, v: c.solve(v), vector)
