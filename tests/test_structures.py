@@ -260,3 +260,69 @@ def test_a_kronecker_product_is_a_matrix_normal():
     x = rng.normal(size=(3, 3)).astype(np.float32)
     whitened = np.linalg.solve(rows, x) @ np.linalg.inv(columns).T
     np.testing.assert_allclose(gj.whiten(g, x.ravel()), whitened.ravel(), rtol=1e-4, atol=1e-5)
+
+
+STORING_SCALES = sorted(set(STRUCTURES) - {"circulant", "toeplitz"})  # those store variances
+
+
+@pytest.mark.parametrize("kind", STORING_SCALES)
+@pytest.mark.parametrize("size", [1e-25, 1e25])
+def test_deviations_are_right_where_their_squares_leave_the_range(kind, size):
+    cov, sigma = STRUCTURES[kind](np.random.default_rng(0), 4, np.float32)
+    g = gj.scale_by(gj.Gaussian(jnp.zeros(4), cov), jnp.float32(size))
+
+    @quick_jit
+    def of(g):
+        colored = gj.color_symmetric(g, jnp.eye(4, dtype=np.float32))
+        return gj.stddev(g), colored, gj.stddev(gj.scale_by(g, jnp.arange(1.0, 5.0)))
+
+    stddev, colored, scaled = of(g)
+    expected = np.sqrt(np.diag(sigma))
+    np.testing.assert_allclose(np.asarray(stddev, float) / size, expected, rtol=1e-6)
+    root = np.asarray(colored, float) / size
+    np.testing.assert_allclose(root @ root, sigma, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(
+        np.asarray(scaled, float) / size, expected * np.arange(1, 5), rtol=1e-6
+    )
+
+
+@pytest.mark.parametrize("size", [1e-25, 1e-19, 1e-15, 1e19, 1e20, 1e25])
+def test_gradients_in_the_scales_of_a_diagonal_are_right_there_too(size):
+    """They were −inf or NaN, as the derivative of a division squares the divisor."""
+    t, u, x = jnp.array([2.0, 0.5]), jnp.array([1.0, 3.0]), jnp.array([-1.0, 3.0])
+    s = np.float32(size)
+
+    def of(function):
+        return lambda t, u: function(*(gj.Gaussian(jnp.zeros(2), gj.Diagonal(v)) for v in (t, u)))
+
+    for function, expected in (
+        (gj.kl_divergence, (t / u**2 - 1 / t, 1 / u - t**2 / u**3)),
+        (gj.cross_entropy, (t / u**2, 1 / u - t**2 / u**3)),
+        (lambda p, q: gj.log_prob(p, s * x), (x**2 / t**3 - 1 / t, 0 * u)),
+    ):
+        got = quick_jit(jax.grad(of(function), (0, 1)))(s * t, s * u)
+        for gradient, right in zip(got, expected, strict=True):
+            np.testing.assert_allclose(np.asarray(gradient, float) * size, right, rtol=2e-6)
+
+
+@pytest.mark.parametrize("size", [1e-25, 1e25])
+def test_gradients_of_divergences_of_isotropic_ones_are_right_there_too(size):
+    def kl(t, u):
+        p, q = (gj.Gaussian(jnp.zeros(4), gj.Isotropic(s * np.float32(size), 4)) for s in (t, u))
+        return gj.kl_divergence(p, q)
+
+    got = quick_jit(jax.grad(kl, (0, 1)))(jnp.float32(2.0), jnp.ones(()))
+    np.testing.assert_allclose(got, (4 * (2 - 0.5), 4 * (1 - 4)), rtol=2e-6)
+
+
+@pytest.mark.parametrize("size", [1e-25, 1e25])
+def test_a_scaled_covariance_and_a_sum_have_their_deviations_there_too(size):
+    one = gj.Scaled(gj.Toeplitz(jnp.array([1.0, 0.5])), jnp.float32([size, 2 * size]))
+    two = gj.Sum(one, gj.Isotropic(jnp.float32(size), 2))
+    sigma = np.array([[1.0, 1.0], [1.0, 4.0]])
+    for cov, dense in (one, sigma), (two, sigma + np.eye(2)):
+        root = np.asarray(jax.vmap(cov.color_symmetric)(jnp.eye(2)), float) / size
+        np.testing.assert_allclose(root @ root, dense, rtol=2e-6)
+        np.testing.assert_allclose(
+            np.asarray(cov.stddev(), float) / size, np.sqrt(np.diag(dense)), rtol=1e-6
+        )

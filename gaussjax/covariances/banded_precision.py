@@ -19,6 +19,7 @@ from gaussjax.covariances.scaled import Scaled
 from gaussjax.linalg import banded
 from gaussjax.linalg.cholesky import factorise
 from gaussjax.linalg.divergence import minus_log1p
+from gaussjax.linalg.ranges import unit_of
 from gaussjax.linalg.triangular import solve
 
 
@@ -151,6 +152,11 @@ class BandedPrecision(Covariance):
     def variance(self) -> Float[Array, " d"]:
         """By Takahashi's recursion. O(db²), not d products"""
         return banded.selected_inverse(self.lower)[0]
+
+    def stddev(self) -> Float[Array, " d"]:
+        """Of the chain in units of its conditional deviations 1/Lᵢᵢ, whose squares may overflow."""
+        units = unit_of(jnp.abs(self.lower[0]))
+        return jnp.sqrt(self.rescaled(units).variance()) / units
 
     def precision_diagonal(self) -> Float[Array, " d"]:
         """Diagonal of L Lᵀ. O(db)"""

@@ -40,6 +40,7 @@ from jaxtyping import Array, Bool, Float
 from gaussjax import _checks
 from gaussjax._struct import batch_rank, exported
 from gaussjax.linalg.products import dot, gram
+from gaussjax.linalg.ranges import lengths, unit_of
 from gaussjax.linalg.roots import symmetric_root
 
 Indices = np.ndarray | Array
@@ -204,7 +205,12 @@ class Covariance(abc.ABC):
         return over_basis(self, lambda e: jnp.sum(jnp.square(self.color_transpose(e))))
 
     def stddev(self) -> Float[Array, " d"]:
-        """Square root of the variance."""
+        """Square root of the variance; as lengths, where that may leave the range of the dtype."""
+        parts = self.thin_parts()
+        if parts is not None:
+            return lengths(jnp.concatenate([parts[0][:, None], parts[1]], axis=1))
+        if type(self).variance is Covariance.variance:  # derived too
+            return over_basis(self, lambda e: lengths(self.color_transpose(e)[None])[0])
         return jnp.sqrt(self.variance())
 
     def precision_diagonal(self) -> Float[Array, " d"]:
@@ -237,7 +243,10 @@ class Covariance(abc.ABC):
 
     def color_symmetric(self, noise: Float[Array, " d"], /) -> Float[Array, " d"]:
         """Σ^{1/2} ε with the symmetric root."""
-        return dot(symmetric_root(self.dense()), noise)
+        unit = unit_of(jnp.max(self.stddev(), initial=0))  # else entries of Σ leave the range
+        like = self.rescaled(1 / unit)
+        matrix = gram(self.dense_factor() / unit) if like is None else like.dense()
+        return unit * dot(symmetric_root(matrix), noise)
 
     def _identity(self) -> Array:
         return jnp.eye(self.dim, dtype=dtype_of(self))

@@ -133,6 +133,10 @@ class BlockDiagonal(Covariance):
         """The blocks' variances, not d products."""
         return jnp.concatenate([c.variance() for c in self.blocks])
 
+    def stddev(self) -> Float[Array, " d"]:
+        """The blocks' deviations."""
+        return jnp.concatenate([c.stddev() for c in self.blocks])
+
     def precision_diagonal(self) -> Float[Array, " d"]:
         """The blocks' diagonals, not d solves."""
         return jnp.concatenate([c.precision_diagonal() for c in self.blocks])

@@ -9,13 +9,13 @@ import math
 
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jaxtyping import Array, Bool, Float
 
 from gaussjax._struct import leaf, structure
 from gaussjax.covariances.base import Conditional, Covariance, Indices, log_normal
 from gaussjax.linalg.conditional import Conditioned, condition_rows, condition_triangle
 from gaussjax.linalg.products import dot
+from gaussjax.linalg.ranges import lengths
 from gaussjax.linalg.roots import triangular_root
 from gaussjax.linalg.triangular import (
     inv_quad_lower,
@@ -67,10 +67,7 @@ class Cholesky(Covariance):
 
     def stddev(self) -> Float[Array, " d"]:
         """Lengths of the rows of L, also where their squares leave the range of the dtype."""
-        lower = jnp.tril(self.lower)
-        units = lax.stop_gradient(jnp.max(jnp.abs(lower), axis=1, initial=0))
-        units = jnp.where(units == 0, 1.0, units)
-        return units * jnp.sqrt(jnp.sum(jnp.square(lower / units[:, None]), axis=1))
+        return lengths(jnp.tril(self.lower))
 
     def color_transpose(self, vector: Float[Array, " d"], /) -> Float[Array, " d"]:
         """Lᵀ v. O(d²), without the detour over a derivative of L ε"""

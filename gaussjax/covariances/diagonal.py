@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 
 from gaussjax._struct import leaf, structure
 from gaussjax.covariances.base import Conditional, Covariance, Indices, log_density
+from gaussjax.linalg.ranges import quotient
 from gaussjax.linalg.triangular import logdet_of_diagonal
 
 
@@ -25,7 +26,7 @@ class DiagonalRoot(Covariance):
 
     def whiten(self, vector: Float[Array, " d"], /) -> Float[Array, " d"]:
         """v / σ."""
-        return vector / self._root()
+        return quotient(vector, self._root())
 
     def logdet(self) -> Float[Array, ""]:
         """2 Σ log σᵢ."""
@@ -37,7 +38,8 @@ class DiagonalRoot(Covariance):
 
     def precision_root(self) -> Float[Array, " d"]:
         """1 / σ."""
-        return 1 / self._root()
+        root = self._root()
+        return quotient(jnp.ones_like(root), root)
 
     def thin_parts(self) -> tuple[Array, Array]:
         """σ and no columns."""

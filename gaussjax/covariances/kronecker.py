@@ -107,6 +107,10 @@ class Kronecker(Covariance):
         """Products of the factors' variances. O(d), not O(d²)."""
         return functools.reduce(_outer, [f.variance() for f in self.factors])
 
+    def stddev(self) -> Float[Array, " d"]:
+        """Products of the factors' deviations. O(d)"""
+        return functools.reduce(_outer, [f.stddev() for f in self.factors])
+
     def precision_diagonal(self) -> Float[Array, " d"]:
         """Products of the factors'. O(d), not O(d²)."""
         return functools.reduce(_outer, [f.precision_diagonal() for f in self.factors])

@@ -16,6 +16,7 @@ from gaussjax.covariances.base import Covariance, dtype_of
 from gaussjax.covariances.cholesky import Cholesky
 from gaussjax.linalg import partitioned
 from gaussjax.linalg.divergence import divergence_of_roots
+from gaussjax.linalg.ranges import lengths
 from gaussjax.linalg.triangular import logdet_of_diagonal
 
 
@@ -91,6 +92,10 @@ class PartitionedCholesky(Covariance):
         """Squared lengths of the rows of L. O(d²), not O(d³)"""
         lengths = jnp.sum(jnp.square(self._lower()), axis=1)
         return partitioned.whole(lengths, self.axis)
+
+    def stddev(self) -> Float[Array, " d"]:
+        """Lengths of the rows of L. O(d²), not O(d³)"""
+        return partitioned.whole(lengths(self._lower()), self.axis)
 
     def dense_factor(self) -> Float[Array, "d d"]:
         """L, whole on every device."""

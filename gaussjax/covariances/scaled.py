@@ -114,6 +114,10 @@ class Scaled(Covariance):
         """By that of `base`, not d products."""
         return jnp.square(self.scale) * self.base.variance()
 
+    def stddev(self) -> Float[Array, " d"]:
+        """By that of `base`."""
+        return jnp.abs(self.scale) * self.base.stddev()
+
     def precision_diagonal(self) -> Float[Array, " d"]:
         """By that of `base`, not d solves."""
         return self.base.precision_diagonal() / jnp.square(self.scale)

@@ -129,6 +129,10 @@ class StackedBlocks(Covariance):
         """The blocks' variances, not d products."""
         return jax.vmap(lambda c: c.variance())(self._each).ravel()
 
+    def stddev(self) -> Float[Array, " d"]:
+        """The blocks' deviations."""
+        return jax.vmap(lambda c: c.stddev())(self._each).ravel()
+
     def precision_diagonal(self) -> Float[Array, " d"]:
         """The blocks' diagonals, not d solves."""
         return jax.vmap(lambda c: c.precision_diagonal())(self._each).ravel()

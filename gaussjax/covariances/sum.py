@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 from gaussjax._struct import nested, structure
 from gaussjax.covariances.base import Covariance
 from gaussjax.linalg.products import dot
+from gaussjax.linalg.ranges import lengths
 from gaussjax.linalg.roots import triangular_root
 from gaussjax.linalg.triangular import logdet_of_triangle, solve
 
@@ -64,6 +65,10 @@ class Sum(Covariance):
     def variance(self) -> Float[Array, " d"]:
         """Sum of the variances."""
         return self.first.variance() + self.second.variance()
+
+    def stddev(self) -> Float[Array, " d"]:
+        """Lengths of pairs of deviations."""
+        return lengths(jnp.stack([self.first.stddev(), self.second.stddev()], axis=1))
 
     def diagonals(self, width: int, /) -> Float[Array, "w d"]:
         """Sum of the diagonals."""

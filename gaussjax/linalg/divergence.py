@@ -19,6 +19,7 @@ from jaxtyping import Array, Float
 from gaussjax.linalg import small
 from gaussjax.linalg.looped import TILE, looped
 from gaussjax.linalg.products import dot, product_with_transpose
+from gaussjax.linalg.ranges import quotient
 from gaussjax.linalg.roots import triangular_root
 from gaussjax.linalg.triangular import inv_quad_lower, solve, solve_triangle
 
@@ -30,7 +31,7 @@ PASS, BY_ENTRIES = 2, 8
 def divergence_of_roots(a: Array, b: Array, shift: Float[Array, " d"]) -> Float[Array, ""]:
     """D(A, B) + ‖K⁻¹v‖² of two triangular roots. O(d) for two diagonals, else O(d³)"""
     if a.ndim == b.ndim == 1:
-        return _of_diagonals(a, b) + jnp.sum(jnp.square(shift / b))
+        return _of_diagonals(a, b) + jnp.sum(jnp.square(quotient(shift, b)))
     a, b = (jnp.diag(x) if x.ndim == 1 else x for x in (a, b))
     if shift.shape[0] == 0:  # whose derivatives JAX gives the wrong rank in a batch
         return jnp.zeros((), shift.dtype)
@@ -162,11 +163,24 @@ def _sum_of_squares(scalars: list[Array], like: Array) -> Array:
     return sum((jnp.square(x) for x in scalars), jnp.zeros((), like.dtype))
 
 
+@jax.custom_jvp
 def _of_diagonals(a: Array, b: Array) -> Array:
     """Σ (rᵢ² + 2(rᵢ − log(1 + rᵢ))); NaN unless b is positive: two wrong signs look right."""
+    r, ratio = _differences(a, b)
+    return jnp.sum(jnp.square(r) + 2 * minus_log1p(r, ratio))
+
+
+@_of_diagonals.defjvp
+def _(primals, tangents):  # in logarithms of a and b, so that no square leaves the range
+    (a, b), (da, db) = primals, tangents
+    r, ratio = _differences(a, b)
+    slope = 2 * r * (1 + ratio)
+    return _of_diagonals(a, b), jnp.sum(quotient(slope, a) * da - quotient(slope, b) * db)
+
+
+def _differences(a: Array, b: Array) -> tuple[Array, Array]:
     b = jnp.where(b > 0, b, jnp.nan)
-    r = (a - b) / b
-    return jnp.sum(jnp.square(r) + 2 * minus_log1p(r, a / b))
+    return quotient(a - b, b), quotient(a, b)
 
 
 def excess_of_logdet(y: Float[Array, "r r"]) -> Float[Array, ""]:
