@@ -52,6 +52,11 @@ def _kronecker(rng, d, dtype) -> Case:
     return gj.Kronecker((a, b)), np.kron(first, second)
 
 
+def _kronecker_plus_diagonal(rng, d, dtype) -> Case:
+    (first, a), (second, b) = _kronecker(rng, d, dtype), _isotropic(rng, d, dtype)
+    return gj.KroneckerPlusDiagonal(first, second), a + b
+
+
 def _block_diagonal(rng, d, dtype) -> Case:
     parts = [_cholesky(rng, d // 2, dtype), _low_rank(rng, d - d // 2, dtype)]
     return gj.BlockDiagonal(tuple(c for c, _ in parts)), block_diag(*[m for _, m in parts])
@@ -98,6 +103,7 @@ STRUCTURES: dict[str, Callable[..., Case]] = {
     "precision": _precision,
     "low_rank": _low_rank,
     "kronecker": _kronecker,
+    "kronecker_plus_diagonal": _kronecker_plus_diagonal,
     "block_diagonal": _block_diagonal,
     "stacked_blocks": _stacked_blocks,
     "circulant": _circulant,
@@ -105,4 +111,4 @@ STRUCTURES: dict[str, Callable[..., Case]] = {
     "banded_precision": _banded_precision,
 }
 
-DENSE = {"cholesky", "precision"}
+DENSE = {"cholesky", "precision", "kronecker_plus_diagonal"}

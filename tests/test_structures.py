@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import mpmath
 import numpy as np
 import pytest
-from catalogue import STRUCTURES
+from catalogue import STRUCTURES, random_lower
 from compiling import quick_jit
 from scipy.linalg import toeplitz
 
@@ -326,3 +326,80 @@ def test_a_scaled_covariance_and_a_sum_have_their_deviations_there_too(size):
         np.testing.assert_allclose(
             np.asarray(cov.stddev(), float) / size, np.sqrt(np.diag(dense)), rtol=1e-6
         )
+
+
+def multi_output(noise, dtype=np.float32):
+    """Three outputs at five points, correlated along both, and noise."""
+    rng = np.random.default_rng(0)
+    b, k = (jnp.asarray(random_lower(rng, n, dtype)) for n in (3, 5))
+    return gj.add(gj.Kronecker((gj.Cholesky(b), gj.Cholesky(k))), noise)
+
+
+def noises(dtype=np.float32):
+    rng = np.random.default_rng(1)
+    scales = [jnp.asarray(rng.uniform(0.5, 2.0, n), dtype) for n in (3, 5)]
+    zero = [scales[0].at[1].set(0.0), scales[1]]
+    products = [gj.Kronecker(tuple(map(gj.Diagonal, s))) for s in (scales, zero)]
+    return [gj.Isotropic(jnp.asarray(0.3, dtype), 15), *products]
+
+
+@pytest.mark.parametrize("i", range(3))
+def test_a_kronecker_product_plus_a_diagonal_has_the_density_of_the_dense_sum(i):
+    with jax.enable_x64(True):
+        cov, x = multi_output(noises(np.float64)[i], np.float64), jnp.linspace(-1.0, 2.0, 15)
+        assert isinstance(cov, gj.KroneckerPlusDiagonal)
+
+        def closed(cov, x):
+            return gj.log_prob(gj.Gaussian(jnp.zeros(15), cov), x)
+
+        def dense(cov, x):
+            lower = jnp.linalg.cholesky(cov.dense())
+            w = jax.scipy.linalg.solve_triangular(lower, x, lower=True)
+            logdet = 2 * jnp.sum(jnp.log(jnp.diagonal(lower)))
+            return -0.5 * (w @ w + logdet + 15 * jnp.log(2 * jnp.pi))
+
+        def of(function):
+            def program(cov, x):
+                direction = jax.tree.map(jnp.cos, (cov, x))
+                along = lambda args: jax.jvp(function, args, direction)[1]  # noqa: E731
+                both = jax.value_and_grad(function, (0, 1))(cov, x)
+                return both, jax.grad(along)((cov, x)), gj.solve(cov, x)
+
+            return quick_jit(program)(cov, x)
+
+        (got, second, solved), (expected, other, _) = of(closed), of(dense)
+        sigma = np.asarray(cov.dense())
+    np.testing.assert_allclose(solved, np.linalg.solve(sigma, x), rtol=1e-9, atol=1e-10)
+    for a, b in zip(*map(jax.tree.leaves, ((got, second), (expected, other))), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-8)
+
+
+def test_derivatives_of_a_kronecker_product_plus_noise_are_finite_where_eigenvalues_repeat():
+    one = gj.Cholesky(jnp.eye(3))
+    cov = gj.add(gj.Kronecker((one, one)), gj.Isotropic(jnp.ones(()), 9))
+    g = gj.Gaussian(jnp.zeros(9), cov)
+    gradient = jax.grad(gj.log_prob)(g, jnp.zeros(9))
+    # log|Σ| = Σ log(1 + λλ'), of which each λ = l² has three
+    for factor in gradient.cov.first.factors:
+        np.testing.assert_allclose(factor.lower, -0.5 * 3 * np.eye(3), atol=1e-6)
+    np.testing.assert_allclose(gradient.cov.second.scale, -0.5 * 9, rtol=1e-6)
+
+
+def test_a_kronecker_product_plus_noise_maps_over_batches_and_leaves_neighbours_of_a_nan_alone():
+    cov, x = multi_output(noises()[0]), jnp.linspace(-1.0, 2.0, 15)
+    many = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf * jnp.nan, 2 * leaf]), cov)
+
+    def log_prob(cov, x):
+        return gj.log_prob(gj.Gaussian(jnp.zeros(15), cov), x)
+
+    both = jax.value_and_grad(log_prob)
+    values, gradients = quick_jit(jax.vmap(both, (0, None)))(many, x)
+    nested = quick_jit(jax.vmap(jax.vmap(log_prob, (None, 0)), (0, None)))(many, jnp.stack([x, x]))
+    np.testing.assert_allclose(nested[::2, 1], values[::2], rtol=1e-6)
+    assert jnp.isnan(values[1])
+    for i, factor in ((0, 1.0), (2, 2.0)):
+        one = jax.tree.map(lambda leaf, factor=factor: factor * leaf, cov)
+        value, gradient = quick_jit(both)(one, x)
+        np.testing.assert_allclose(values[i], value, rtol=1e-6)
+        for a, b in zip(*map(jax.tree.leaves, (gradients, gradient)), strict=True):
+            np.testing.assert_allclose(a[i], b, rtol=1e-4, atol=1e-4)

@@ -9,6 +9,7 @@ from gaussjax.covariances.circulant import Circulant
 from gaussjax.covariances.diagonal import Diagonal
 from gaussjax.covariances.isotropic import Isotropic
 from gaussjax.covariances.kronecker import Kronecker
+from gaussjax.covariances.kronecker_plus_diagonal import KroneckerPlusDiagonal
 from gaussjax.covariances.low_rank import LowRank
 from gaussjax.covariances.partitioned import PartitionedCholesky
 from gaussjax.covariances.precision import PrecisionCholesky
@@ -27,6 +28,7 @@ __all__ = [
     "Diagonal",
     "Isotropic",
     "Kronecker",
+    "KroneckerPlusDiagonal",
     "LowRank",
     "PartitionedCholesky",
     "PrecisionCholesky",

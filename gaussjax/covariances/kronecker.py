@@ -13,13 +13,14 @@ import functools
 import math
 from collections.abc import Callable
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from gaussjax._struct import nested, structure
 from gaussjax.covariances import pairs
 from gaussjax.covariances.base import Covariance, dtype_of
+from gaussjax.covariances.kronecker_plus_diagonal import KroneckerPlusDiagonal
+from gaussjax.linalg import kronecker
 
 
 @structure
@@ -76,6 +77,17 @@ class Kronecker(Covariance):
         together = zip(self.factors, other.factors, strict=True)
         return functools.reduce(jnp.multiply, [pairs.trace_solve(a, b) for a, b in together])
 
+    def plus(self, other: Covariance, /) -> Covariance | None:
+        """With what is isotropic, or a product of diagonals of these sizes, in closed form."""
+        root = other.covariance_root()
+        if root is not None and root.ndim == 1 and other.toeplitz_column() is not None:
+            return KroneckerPlusDiagonal(self, other)
+        if not isinstance(other, Kronecker) or self._sizes != other._sizes:
+            return None
+        roots = [f.covariance_root() for f in other.factors]
+        diagonal = all(r is not None and r.ndim == 1 for r in roots)
+        return KroneckerPlusDiagonal(self, other) if diagonal else None
+
     def rescaled(self, factor: Array, /) -> Covariance | None:
         """Through the first factor, if all coordinates are scaled alike."""
         first = None if factor.ndim else self.factors[0].rescaled(factor)
@@ -89,7 +101,7 @@ class Kronecker(Covariance):
     def draw(self, noise: Float[Array, " n"], /) -> Float[Array, " d"]:
         """By each factor's cheapest root."""
         sizes = tuple(f.noise_dim for f in self.factors)
-        return _along_axes([f.draw for f in self.factors], noise.reshape(sizes))
+        return kronecker.along_axes([f.draw for f in self.factors], noise.reshape(sizes))
 
     def color_transpose(self, vector: Float[Array, " d"], /) -> Float[Array, " d"]:
         """⊗ Cᵢᵀ v."""
@@ -105,15 +117,15 @@ class Kronecker(Covariance):
 
     def variance(self) -> Float[Array, " d"]:
         """Products of the factors' variances. O(d), not O(d²)."""
-        return functools.reduce(_outer, [f.variance() for f in self.factors])
+        return kronecker.outer([f.variance() for f in self.factors])
 
     def stddev(self) -> Float[Array, " d"]:
         """Products of the factors' deviations. O(d)"""
-        return functools.reduce(_outer, [f.stddev() for f in self.factors])
+        return kronecker.outer([f.stddev() for f in self.factors])
 
     def precision_diagonal(self) -> Float[Array, " d"]:
         """Products of the factors'. O(d), not O(d²)."""
-        return functools.reduce(_outer, [f.precision_diagonal() for f in self.factors])
+        return kronecker.outer([f.precision_diagonal() for f in self.factors])
 
     def color_symmetric(self, noise: Float[Array, " d"], /) -> Float[Array, " d"]:
         """⊗ Σᵢ^{1/2} ε: the symmetric root of a product is the product of them. No d × d array."""
@@ -124,17 +136,4 @@ class Kronecker(Covariance):
         return tuple(f.dim for f in self.factors)
 
     def _along_axes(self, maps: list[Callable[[Array], Array]], vector: Array) -> Array:
-        return _along_axes(maps, vector.reshape(self._sizes))
-
-
-def _along_axes(maps: list[Callable[[Array], Array]], array: Array) -> Array:
-    """Applies the i-th map to every vector along axis i."""
-    for axis, function in enumerate(maps):
-        moved = jnp.moveaxis(array, axis, -1)
-        rows = jax.vmap(function)(moved.reshape(math.prod(moved.shape[:-1]), moved.shape[-1]))
-        array = jnp.moveaxis(rows.reshape(*moved.shape[:-1], rows.shape[-1]), -1, axis)
-    return array.ravel()
-
-
-def _outer(a: Array, b: Array) -> Array:
-    return (a[:, None] * b[None]).ravel()
+        return kronecker.along_axes(maps, vector.reshape(self._sizes))

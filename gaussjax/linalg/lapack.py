@@ -29,6 +29,16 @@ def eigh(matrix: Float[Array, "d d"]) -> Float[Array, "d d+1"]:
     return jnp.concatenate([vectors, values[:, None]], axis=1)
 
 
+@looped(2, to=(2, 1))
+def left_singular(matrix: Float[Array, "d d"]) -> tuple[Float[Array, "d d"], Float[Array, " d"]]:
+    """Left singular vectors as columns, and the singular values; NaN where an entry is."""
+    if matrix.shape[0] == 0:
+        return matrix, matrix[0:0].reshape(0)
+    finite = jnp.all(jnp.isfinite(matrix))  # with others LAPACK need not end
+    vectors, values, _ = lax.linalg.svd(jnp.where(finite, matrix, 0.0), full_matrices=False)
+    return vectors, jnp.where(finite, values, jnp.nan)
+
+
 @looped(2, to=(2,))
 def qr_triangle(matrix: Float[Array, "n d"]) -> Float[Array, "m d"]:
     """The triangle R of M = QR, m = min(n, d)."""
