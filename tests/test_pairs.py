@@ -166,7 +166,8 @@ def test_kl_to_itself_is_zero_with_a_zero_gradient(kind):
     d = 6
     p = gj.Gaussian(jnp.zeros(d), STRUCTURES[kind](np.random.default_rng(1), d, np.float32)[0])
     value, gradients = jax.jit(jax.value_and_grad(gj.kl_divergence, (0, 1)))(p, p)
-    assert value == 0
+    # two programs may round the root of one sum differently
+    assert 0 <= value <= (1e-13 if kind == "kronecker_plus_diagonal" else 0)
     for leaf in jax.tree.leaves(gradients):
         np.testing.assert_allclose(leaf, 0, atol=2e-6)
 

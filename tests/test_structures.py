@@ -403,3 +403,48 @@ def test_a_kronecker_product_plus_noise_maps_over_batches_and_leaves_neighbours_
         np.testing.assert_allclose(values[i], value, rtol=1e-6)
         for a, b in zip(*map(jax.tree.leaves, (gradients, gradient)), strict=True):
             np.testing.assert_allclose(a[i], b, rtol=1e-4, atol=1e-4)
+
+
+def a_sum(noise):
+    """A sum without a closed form: a smooth process on a grid of outputs, and unequal noise."""
+    points = jnp.linspace(0.0, 1.0, 6)
+    smooth = jnp.exp(-0.5 * jnp.square((points[:, None] - points[None]) / 0.5)) + 1e-5 * jnp.eye(6)
+    k = gj.Cholesky(gj.linalg.cholesky(smooth))
+    signal = gj.Kronecker((gj.Cholesky(jnp.array([[1.0, 0.0], [0.5, 1.0]])), k))
+    return gj.add(signal, gj.Diagonal(noise * jnp.linspace(1.0, 2.0, 12)))
+
+
+@pytest.mark.parametrize("noise", [1.0, 1e-1, 1e-2, 1e-3])
+def test_the_density_of_a_sum_keeps_the_digits_that_its_factors_have(noise):
+    """A Cholesky factorisation of the matrix has an error of κ, the root by QR one of √κ."""
+    cov, x = a_sum(noise), jnp.sin(jnp.arange(12.0))
+    assert type(cov) is gj.Sum
+
+    def log_prob(cov, x):
+        return gj.log_prob(gj.Gaussian(jnp.zeros(12), cov), x)
+
+    value, gradient = jax.jit(jax.value_and_grad(log_prob))(cov, x)
+    with jax.enable_x64(True):
+        exact = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf), np.float64), cov)
+        sigma, v = np.asarray(exact.dense()), np.asarray(x, float)
+        expected = jax.grad(log_prob)(exact, jnp.asarray(v))
+    right = -0.5 * (v @ np.linalg.solve(sigma, v) + np.linalg.slogdet(2 * np.pi * sigma)[1])
+    np.testing.assert_allclose(value, right, rtol=2e-6 * np.sqrt(np.linalg.cond(sigma)))
+    for got, want in zip(*map(jax.tree.leaves, (gradient, expected)), strict=True):
+        size = np.max(np.abs(want))
+        np.testing.assert_allclose(got, want, atol=2e-5 * np.sqrt(np.linalg.cond(sigma)) * size)
+
+
+def test_a_batch_of_sums_takes_each_its_own_way_and_leaves_neighbours_of_a_nan_alone():
+    noises = jnp.array([1.0, 1e-3, jnp.nan, 1e-1])
+
+    def log_prob(noise):
+        return gj.log_prob(gj.Gaussian(jnp.zeros(12), a_sum(noise)), jnp.sin(jnp.arange(12.0)))
+
+    values, gradients = quick_jit(jax.vmap(jax.value_and_grad(log_prob)))(noises)
+    alone = quick_jit(jax.value_and_grad(log_prob))
+    assert jnp.isnan(values[2])
+    for i in (0, 1, 3):
+        value, gradient = alone(noises[i])
+        np.testing.assert_allclose(values[i], value, rtol=1e-4)
+        np.testing.assert_allclose(gradients[i], gradient, rtol=2e-3)

@@ -127,6 +127,10 @@ class Kronecker(Covariance):
         """Products of the factors'. O(d), not O(d²)."""
         return kronecker.outer([f.precision_diagonal() for f in self.factors])
 
+    def dense(self) -> Float[Array, "d d"]:
+        """⊗ Σᵢ. O(d²), not O(d³)"""
+        return functools.reduce(jnp.kron, [f.dense() for f in self.factors])
+
     def color_symmetric(self, noise: Float[Array, " d"], /) -> Float[Array, " d"]:
         """⊗ Σᵢ^{1/2} ε: the symmetric root of a product is the product of them. No d × d array."""
         return self._along_axes([f.color_symmetric for f in self.factors], noise)

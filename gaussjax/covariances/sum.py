@@ -15,7 +15,7 @@ from gaussjax._struct import nested, structure
 from gaussjax.covariances.base import Covariance
 from gaussjax.linalg.products import dot
 from gaussjax.linalg.ranges import lengths
-from gaussjax.linalg.roots import triangular_root
+from gaussjax.linalg.sums import root_of_sum
 from gaussjax.linalg.triangular import logdet_of_triangle, solve
 
 
@@ -44,9 +44,9 @@ class Sum(Covariance):
         return 2 * logdet_of_triangle(self.covariance_root())
 
     def covariance_root(self) -> Float[Array, "d d"]:
-        """L with L Lᵀ = A + B, from the factors of both. O(d³)"""
+        """L with L Lᵀ = A + B: from the matrix, or the factors where that loses digits. O(d³)"""
         factors = [self.first.dense_factor(), self.second.dense_factor()]
-        return triangular_root(jnp.concatenate(factors, axis=1))
+        return root_of_sum(self.dense(), jnp.concatenate(factors, axis=1))
 
     @property
     def noise_dim(self) -> int:
