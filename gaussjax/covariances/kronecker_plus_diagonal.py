@@ -39,23 +39,27 @@ class KroneckerPlusDiagonal(Sum):
         """2 log|S| + Σ log(s² + ⊗ λᵢ)."""
         return self._closed(
             lambda scales, parts: kronecker.logdet(*parts) + 2 * logdet_of_diagonal(scales),
-            lambda: super(KroneckerPlusDiagonal, self).logdet(),
+            lambda: Sum.logdet(self),
         )
 
     def inv_quad(self, vector: Float[Array, " d"], /) -> Float[Array, ""]:
         """A sum of squares along singular vectors."""
         return self._closed(
             lambda scales, parts: kronecker.inv_quad(*parts, quotient(vector, scales)),
-            lambda: super(KroneckerPlusDiagonal, self).inv_quad(vector),
+            lambda: Sum.inv_quad(self, vector),
         )
+
+    def inv_quad_and_logdet(self, vector: Float[Array, " d"], /) -> tuple[Array, Array]:
+        """Each in closed form."""
+        return self.inv_quad(vector), self.logdet()
 
     def solve(self, vector: Float[Array, " d"], /) -> Float[Array, " d"]:
         """Along singular vectors."""
         return self._closed(
             lambda scales, parts: quotient(
-                kronecker.solve(*parts, quotient(vector, scales)), scales
+                kronecker.solve(parts[0], parts[1], quotient(vector, scales)), scales
             ),
-            lambda: super(KroneckerPlusDiagonal, self).solve(vector),
+            lambda: Sum.solve(self, vector),
         )
 
     def rescaled(self, factor: Array, /) -> Covariance | None:

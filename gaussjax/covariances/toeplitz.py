@@ -26,7 +26,10 @@ class Toeplitz(Covariance):
 
     Samples and products cost O(d log d) by FFT. Densities, solves and divergences cost O(d²) by
     the recursion of Levinson and Durbin, O(d) memory, and so do derivatives of densities and
-    solves; derivatives of `color`, `whiten` and divergences keep d² numbers.
+    solves; derivatives of `color`, `whiten` and divergences keep d² numbers. The recursion has an
+    error like rounding times the condition of Σ, as a Cholesky factorisation of the matrix has.
+
+    Source: Cybenko, SIAM J. Sci. Stat. Comput. 1 (1980): the stability of Levinson and Durbin's.
     """
 
     column: Float[Array, "... d"] = leaf(rank=1)

@@ -79,7 +79,7 @@ def logdet(factors: Factors, scale: Float[Array, ""]) -> Float[Array, ""]:
 def _(primals, tangents):
     gradients = _gradients(*primals)
     leaves = zip(jax.tree.leaves(gradients), jax.tree.leaves(tangents), strict=True)
-    return logdet(*primals), sum(jnp.sum(g * t) for g, t in leaves)
+    return logdet(*primals), sum((jnp.sum(g * t) for g, t in leaves), jnp.zeros_like(primals[1]))
 
 
 @jax.custom_jvp

@@ -5,12 +5,11 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
-from gaussjax._mapping import all_of_batch
-from gaussjax.linalg.cholesky import factorise, half_triangle
+from gaussjax.linalg.cholesky import factorise
 from gaussjax.linalg.looped import looped
 from gaussjax.linalg.products import dot
 from gaussjax.linalg.roots import change_of_root, triangular_root
-from gaussjax.linalg.triangular import solve
+from gaussjax.linalg.triangular import inv_quad_lower, logdet_of_triangle, solve
 
 
 # A pivot of a Cholesky factorisation has an error of d u Σᵢᵢ. It costs a fifth of a QR of the
@@ -27,15 +26,36 @@ def root_of_sum(matrix: Float[Array, "d d"], factor: Float[Array, "d k"]) -> Flo
 
 @root_of_sum.defjvp
 def _(primals, tangents):
-    (matrix, factor), (dmatrix, dfactor) = primals, tangents
+    lower = root_of_sum(*primals)
+    return lower, change_of_root(lower, primals[1], tangents[1])
+
+
+def inv_quad_and_logdet(
+    matrix: Float[Array, "d d"], factor: Float[Array, "d k"], vector: Float[Array, " d"]
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """vᵀΣ⁻¹v and log|Σ|. O(d²(d + k))"""
+    if vector.shape[0] == 0:  # whose derivatives JAX gives the wrong rank in a batch
+        return jnp.zeros((), vector.dtype), jnp.zeros((), vector.dtype)
+    return _density(lax.stop_gradient(matrix), factor, vector)
+
+
+# Not through L: with x = Σ⁻¹v it is d(vᵀx) = 2 xᵀdv − 2 (Fᵀx)ᵀdFᵀx and d log|Σ| = 2⟨Σ⁻¹F, dF⟩.
+@jax.custom_jvp
+def _density(matrix: Array, factor: Array, vector: Array) -> tuple[Array, Array]:
     lower = root_of_sum(matrix, factor)
-    good = all_of_batch(_keeps_digits(lax.stop_gradient(lower), lax.stop_gradient(matrix)))
+    return inv_quad_lower(lower, vector), 2 * logdet_of_triangle(lower)
 
-    def by_matrix() -> Array:  # dL = L Φ(L⁻¹ dΣ L⁻ᵀ)
-        change = solve(lower, solve(lower, 0.5 * (dmatrix + dmatrix.T)).T)
-        return dot(lower, half_triangle(change))
 
-    return lower, lax.cond(good, by_matrix, lambda: change_of_root(lower, factor, dfactor))
+@_density.defjvp
+def _(primals, tangents):
+    (matrix, factor, vector), (_, dfactor, dvector) = primals, tangents
+    lower = root_of_sum(matrix, factor)
+    both = jnp.concatenate([factor, vector[:, None]], axis=1)
+    solved = solve(lower, solve(lower, both), transpose=True)
+    x, precise = solved[:, -1], solved[:, :-1]
+    along = jnp.sum(dot(factor.T, x) * dot(dfactor.T, x))
+    dquad, dlogdet = 2 * (jnp.sum(x * dvector) - along), 2 * jnp.sum(precise * dfactor)
+    return _density(*primals), (dquad, dlogdet)
 
 
 @looped(2, 2, to=(2,))
