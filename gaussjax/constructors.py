@@ -182,8 +182,10 @@ def from_variance(mean: ArrayLike, variance: ArrayLike) -> Gaussian:
 def from_low_rank(mean: ArrayLike, variance: ArrayLike, factor: ArrayLike) -> Gaussian:
     """N(mean, diag(variance) + W Wᵀ) from variances and a factor with few columns. O(dr)
 
-    `variance` is `(..., d)` and not negative, `factor` W `(..., d, r)`. Zero variances are exact
-    where W Wᵀ makes up for them (at most r of them).
+    `variance` is `(..., d)` and not negative, `factor` W `(..., d, r)`, with dependent columns or
+    not. Any number of variances may be zero, which is exact. Where W Wᵀ does not make up for them
+    (more than r, or dependent rows of W there) the law is singular: it has samples, moments, sums
+    and posteriors, an entropy of −∞, and densities and solves that are NaN.
 
     Raises:
         ValueError: sizes differ, batch shapes do not broadcast, or (where the values are known) a

@@ -85,11 +85,11 @@ def trace_solve(a: Covariance, b: Covariance, /) -> Float[Array, ""]:
     same = _own_divergence(a, b)
     if same is not None:
         return same + a.dim + log_ratio(a, b)
+    if _is_dense(a) or _is_dense(b):  # all columns at once: a d × d array is there already
+        return jnp.sum(jax.vmap(b.inv_quad, 1)(a.dense_factor()))
     parts = b.thin_parts()
     if parts is not None:  # r products with A, not d solves
         return lowrank.trace_solve(lowrank.eliminate_by_leverage(*parts), a.variance(), a.times)
-    if _is_dense(a) or _is_dense(b):  # all columns at once: a d × d array is there already
-        return jnp.sum(jax.vmap(b.inv_quad, 1)(a.dense_factor()))
     return jnp.sum(over_basis(a, lambda e: b.inv_quad(a.color(e))))
 
 

@@ -175,6 +175,8 @@ def excess_of_logdet(y: Float[Array, "r r"]) -> Float[Array, ""]:
     Elimination of I + Y with pivots 1 + pₖ: log|I + Y| = Σ log(1 + pₖ), and what a step takes off
     the diagonal of Y is a sum of squares over the pivot, so nothing cancels.
     """
+    if y.shape[0] == 0:
+        return jnp.zeros((), y.dtype)
     positions = jnp.arange(y.shape[0])
 
     def step(y: Array, k: Array) -> tuple[Array, Array]:
