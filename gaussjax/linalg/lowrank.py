@@ -177,8 +177,8 @@ def trace_solve(
     e = _regular(e)
     corner, g = inverse(e.corner), e.rows
     reach = dot(dot(corner, e.coupling), g)
-    u = (-reach / e.scale).at[:, e.last].set(corner)
-    az, au = jax.vmap(times)(g / e.scale) / e.scale, jax.vmap(times)(u)
+    u = (-reach / e.scale[None]).at[:, e.last].set(corner)
+    az, au = jax.vmap(times)(g / e.scale[None]) / e.scale[None], jax.vmap(times)(u)
     core = dot(g, az.T)
     first = (variance / jnp.square(e.scale)).at[e.last].set(0.0)
     residual = first + jnp.sum(g * (dot(core, g) - 2 * az), axis=0)
@@ -260,7 +260,7 @@ def divergence(a: Parts, b: Parts) -> Float[Array, ""]:
     ratio, t = jnp.square(s_a / s_b), (s_a - s_b) * (s_a + s_b) / jnp.square(s_b)
     tau = t / ratio
     leverages = jnp.sum(t * tau * jnp.sum(jnp.square(g), axis=0))
-    scales = jnp.sum(minus_log1p(t, ratio)) - leverages + excess_of_logdet(-dot(g * tau, g.T))
+    scales = jnp.sum(minus_log1p(t, ratio)) - leverages + excess_of_logdet(-dot(g * tau[None], g.T))
 
     # D(A, C). With E = (W_a − W_b)ᵀ/s_a, V = W_b/s_a = GᵀLᵀ, N = L⁻¹, F = N E, ζ = NᵀG Eᵀ and
     # Y = G Fᵀ + F Gᵀ + F Fᵀ:  (tr Y − log|I + Y|) + ‖E − E GᵀG‖² + ‖ζ‖² − ‖F‖².
@@ -272,10 +272,10 @@ def divergence(a: Parts, b: Parts) -> Float[Array, ""]:
     factors = excess_of_logdet(y) + _squares(rest) + _squares(zeta) - _squares(f)
 
     # tr((A − C)(B⁻¹ − C⁻¹)) = tr((W_b E' + E'ᵀW_bᵀ + E'ᵀE') C⁻¹ diag(s_a² − s_b²) B⁻¹), E' = E s_a.
-    e_b = e * (s_a / s_b)
+    e_b = e * (s_a / s_b)[None]
     rest_b = e_b - dot(dot(e_b, g.T), g)
     beside = dot(inverse_b.T, g) * rest + rest_b * (rest + dot(inverse_c.T, rows))
-    return scales + factors + jnp.sum(t * (s_b / s_a) * beside)
+    return scales + factors + jnp.sum((t * (s_b / s_a))[None] * beside)
 
 
 def _of_one_rank(*factors: Array) -> list[Array]:
