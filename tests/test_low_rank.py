@@ -186,6 +186,18 @@ def test_hessians_are_those_of_the_dense_form():
                 np.testing.assert_allclose(a, b, atol=1e-6 * np.max(np.abs(b)))
 
 
+def test_divergences_are_of_each_device_in_a_shard_map():
+    mesh = jax.make_mesh((1,), ("batch",), axis_types=(jax.sharding.AxisType.Auto,))
+    batch = jax.sharding.PartitionSpec("batch")
+    scale, factor = jnp.ones((2, 3)), jnp.ones((2, 3, 1))
+
+    def kl(scale, factor):
+        return gj.kl_divergence(gaussian(scale, factor), gaussian(2 * scale, factor))
+
+    sharded = jax.shard_map(kl, mesh=mesh, in_specs=(batch, batch), out_specs=batch)
+    np.testing.assert_allclose(quick_jit(sharded)(scale, factor), kl(scale, factor), rtol=1e-6)
+
+
 # Singular laws -----------------------------------------------------------------------------------
 
 ZERO = jnp.zeros(2)

@@ -285,4 +285,4 @@ def _of_one_rank(*factors: Array) -> list[Array]:
 
 def inverse(root: Float[Array, "r r"]) -> Float[Array, "r r"]:
     """R⁻¹: with many right-hand sides one small inverse and a product beat a substitution. O(r³)"""
-    return solve(root, jnp.eye(root.shape[0], dtype=root.dtype))
+    return solve(root, _plus_identity(jnp.zeros_like(root)))  # a constant is no part of a batch

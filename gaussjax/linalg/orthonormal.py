@@ -26,7 +26,7 @@ def orthonormal_rows(factor: Float[Array, "r n"]) -> tuple[Float[Array, "r r"], 
 def _(primals, tangents):
     (factor,), (dfactor,) = primals, tangents
     lower, rows = orthonormal_rows(factor)
-    change = dot(solve(lower, jnp.eye(len(lower), dtype=lower.dtype)), dfactor)
+    change = solve(lower, dfactor)
     k = dot(change, rows.T)
     x = half_triangle(k + k.T)
     return (lower, rows), (dot(lower, x), change - dot(x, rows))
