@@ -139,7 +139,7 @@ def test_conditionals_keep_their_digits_where_columns_are_nearly_dependent():
 
 @pytest.mark.parametrize("shape", [(0, 3), (1, 1), (3, 3), (3, 20), (20, 40)])
 def test_orthonormal_rows_and_their_derivatives_of_any_order(shape):
-    """Against F = L Q by Cholesky, whose derivatives are of library code alone."""
+    """Against F = L Q by Cholesky, with the derivatives of JAX alone."""
     with jax.enable_x64(True):
         rng = np.random.default_rng(0)
         factor, change, weights = rng.normal(size=(3, 2, *shape))

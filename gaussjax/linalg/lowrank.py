@@ -51,7 +51,7 @@ class Elimination(NamedTuple):
 def eliminate(scale: Float[Array, " d"], factor: Float[Array, "d r"]) -> Elimination:
     """Factorises diag(s²) + W Wᵀ, the r rows with the largest V last. O(d r²)"""
     size = jnp.max(jnp.abs(factor), axis=1, initial=0)
-    return _eliminate(scale, factor, jnp.where(size > 0, scale / size, jnp.inf))
+    return _eliminate(scale, factor, -size / jnp.where(scale > 0, scale, 1.0))
 
 
 def eliminate_by_leverage(scale: Float[Array, " d"], factor: Float[Array, "d r"]) -> Elimination:
@@ -77,7 +77,7 @@ def _largest(count: int) -> Callable[[Array], Array]:
 def _eliminate(scale: Array, factor: Array, order: Array) -> Elimination:
     """The rows with s = 0 last, and then those where `order` is smallest."""
     d, r = factor.shape
-    last = _largest(min(d, r))(jax.lax.stop_gradient(-jnp.where(scale > 0, order, -1.0)))
+    last = _largest(min(d, r))(jax.lax.stop_gradient(-jnp.where(scale > 0, order, -jnp.inf)))
     valid = jnp.all((scale >= 0) & jnp.isfinite(scale)) & jnp.all(jnp.isfinite(factor))
     scale = jnp.where(valid, scale, jnp.nan)
     beyond = (scale == 0).at[last].set(False)
@@ -105,11 +105,13 @@ def _stacked(ratio: Array) -> tuple[Array, Array, Array]:
 
 def _are_dependent(scale: Array, factor: Array, corner: Array) -> Array:
     """Whether a row of W where s is zero depends on those before it, to rounding."""
-    noise = len(scale) * jnp.finfo(factor.dtype).eps * jnp.max(jnp.abs(factor), axis=1, initial=0)
+    rows, coupled = (jnp.max(jnp.abs(x), axis=1, initial=0) for x in (factor, corner))
+    # W Nᵀ has the rounding of W, and its factor that of a row beside others of some condition.
+    noise = len(scale) * jnp.finfo(factor.dtype).eps * jnp.maximum(rows, 8 * coupled)
     return (scale == 0) & (jnp.diagonal(corner) <= noise)
 
 
-# Q is half of an orthogonal matrix, of which the other half is a root's: with K = (I + N)⁻¹
+# [G, N] is part of an orthogonal matrix, of which the rest makes a root. With K = (I + N)⁻¹
 #   C⁻¹ = (I − GᵀKᵀG) diag(1/s),   C = diag(s) + W K G.
 # For I = GGᵀ + N Nᵀ gives  (I − GᵀKG)(I − GᵀKᵀG) = I − Gᵀ(K + Kᵀ − K (I − N Nᵀ) Kᵀ)G, and with
 # X = I + N the bracket is K (Xᵀ + X − I + N Nᵀ) Kᵀ = K X Xᵀ Kᵀ = I, so that C⁻ᵀC⁻¹ = Σ⁻¹.
