@@ -201,6 +201,12 @@ def _of_laws(one: Arrays, other: Arrays, x: jax.Array) -> Cases:
         "impute": lambda g, x, v: gj.impute(KEY, g, x, mask=mask),
         "joint": lambda g, x, v: gj.joint(g, design, noise),
         "observe": lambda g, x, v: gj.observe(g, design, noise, v),
+        "observe with a mask": lambda g, x, v: gj.observe(
+            g, design, noise, v, mask=jnp.arange(dim // 2) % 2 == 0
+        ),
+        "smooth_step": lambda g, x, v: gj.smooth_step(g, jnp.eye(dim), g, g),
+        "rank": lambda g, x, v: gj.rank(g),
+        "log_prob_on_support": lambda g, x, v: gj.log_prob_on_support(g, x),
         "as_cholesky": lambda g, x, v: gj.as_cholesky(g),
         "logdet": lambda g, x, v: gj.logdet(g),
         "solve": lambda g, x, v: gj.solve(g, x),
@@ -230,6 +236,8 @@ def _constructors(one: Arrays, x: jax.Array) -> Cases:
         "from_cholesky": (gj.from_cholesky, (lower,)),
         "from_covariance": (gj.from_covariance, (matrix,)),
         "from_precision": (gj.from_precision, (matrix,)),
+        "from_root": (gj.from_root, (lower,)),
+        "from_semidefinite": (gj.from_semidefinite, (matrix,)),
         "from_scale": (gj.from_scale, (positive,)),
         "from_isotropic": (gj.from_isotropic, (positive[..., 0],)),
         "from_variance": (gj.from_variance, (positive,)),

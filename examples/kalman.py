@@ -1,25 +1,28 @@
-"""A Kalman filter and smoother in forty lines of Gaussians.
+"""A Kalman filter and smoother in thirty lines of Gaussians.
 
 A point moves along a line with almost constant velocity. Its state x (position and velocity) is
-not seen; a noisy position y is, once a step:
+not seen; a noisy position y is, at most steps:
 
-    x₁ ~ prior,    xₜ₊₁ = F xₜ + wₜ,  wₜ ~ N(0, Q),    yₜ = H xₜ + eₜ,  eₜ ~ N(0, R).
+    x₁ ~ prior,    xₜ₊₁ = F xₜ + wₜ,  wₜ ~ N(0, G Gᵀ),    yₜ = H xₜ + eₜ,  eₜ ~ N(0, R).
+
+What pushes the point is one number a step, which moves the velocity and half as much the
+position: G has one column, and the law of w is singular.
 
 Filtering finds the law of xₜ given y₁ … yₜ. It alternates two steps, each of them one Gaussian in
 and one out: `observe` conditions on yₜ, and a law of F x + w is `convolve(affine(x, F), w)`. The
 densities log p(yₜ | y₁ … yₜ₋₁) that `observe` returns add up to the log evidence log p(y₁ … yₙ).
 
-Smoothing (Rauch, Tung & Striebel) finds the law of xₜ given all of y, backwards. Given xₜ₊₁ = v,
-the later observations say nothing more of xₜ, which has the law N(c + G v, C): `condition` of the
-`joint` law of (xₜ, xₜ₊₁). With xₜ₊₁ ~ N(m, P), the smoothed law of the step after, that is
+A missing yₜ is NaN, and the mask of `observe` says so: it is not read, and adds nothing.
 
-    N(G m, G P Gᵀ) ∗ N(c, C),    again an `affine` and a `convolve`.
+Smoothing (Rauch, Tung & Striebel) finds the law of xₜ given all of y, backwards: `smooth_step`
+takes the filtered law of xₜ and the smoothed one of xₜ₊₁.
 
-The textbooks write this with differences, P − K S Kᵀ and P + G (P' − P'') Gᵀ, which lose digits and
+The textbooks write both with differences, P − K S Kᵀ and P + G (P' − P'') Gᵀ, which lose digits and
 can lose positive definiteness. Here every covariance is a Cholesky factor found by QR: nothing is
 subtracted, and the Gaussian that `scan` carries has one structure from start to end.
 
-All of it is checked against the model as one dense Gaussian over all states and observations.
+All of it is checked against the model as one dense Gaussian over all states and observations, and
+then done for a chain of a hundred thousand steps.
 
     python -m examples.kalman --help
 """
@@ -74,6 +77,7 @@ class Findings(NamedTuple):
     filtered: Answer
     smoothed: gj.Gaussian
     dense: Dense
+    chain_error: float  # root mean square error of the smoothed position, in a long chain
 
 
 def main(
@@ -81,6 +85,8 @@ def main(
     steps: int = 50,
     noise: float = 3.0,
     kick: float = 0.3,
+    missing: float = 0.2,
+    chain: int = 100_000,
     seed: int = 0,
 ) -> Findings:
     """Tracks a point along a line, and compares with one dense Gaussian.
@@ -90,28 +96,31 @@ def main(
         steps: Number of observations.
         noise: Standard deviation of an observed position.
         kick: Standard deviation of what the velocity gains in a step.
+        missing: Share of the positions that are not seen.
+        chain: Number of steps of the long chain.
         seed: Seed of the path and of the observations.
     """
-    model = constant_velocity(noise, kick)
-    everything = dense_joint(model, steps)
-    path, observations = draw(jax.random.key(seed), model, everything)
+    model, key = constant_velocity(noise, kick), jax.random.key(seed)
+    path, observations = draw(key, model, steps, missing)
 
     filtered = filter_forwards(model, observations)
     smoothed = smooth_backwards(model, filtered.states)
-    exact = condition_densely(model, everything, observations)
+    exact = condition_densely(model, dense_joint(model, steps), observations)
 
-    findings = Findings(model, path, observations, filtered, smoothed, exact)
+    findings = Findings(
+        model, path, observations, filtered, smoothed, exact, run_chain(key, model, chain, missing)
+    )
     report(findings)
     plot(out, findings)
     return findings
 
 
 def constant_velocity(noise: float, kick: float) -> Model:
-    """Velocity is a Brownian motion, position its integral, both seen at times 1, 2, …"""
+    """A point that is pushed evenly during each step, seen at times 1, 2, …"""
     return Model(
         prior=gj.from_cholesky(jnp.array([0.0, 1.0]), jnp.diag(jnp.array([5.0, 1.0]))),
         transition=jnp.array([[1.0, 1.0], [0.0, 1.0]]),
-        process=gj.from_covariance(jnp.zeros(2), kick**2 * jnp.array([[1 / 3, 0.5], [0.5, 1.0]])),
+        process=gj.from_root(jnp.zeros(2), kick * jnp.array([[0.5], [1.0]])),
         emission=jnp.array([[1.0, 0.0]]),
         noise=gj.from_scale(jnp.zeros(1), noise),
     )
@@ -125,7 +134,7 @@ def filter_forwards(model: Model, observations: Observations) -> Answer:
     """Law of each xₜ given y₁ … yₜ, and log p(y₁ … yₙ). O(n)"""
 
     def step(predicted: gj.Gaussian, y: Array) -> tuple[gj.Gaussian, gj.Posterior]:
-        seen = gj.observe(predicted, model.emission, model.noise, y)
+        seen = gj.observe(predicted, model.emission, model.noise, y, mask=~jnp.isnan(y))
         return gj.convolve(gj.affine(seen.posterior, model.transition), model.process), seen
 
     _, seen = jax.lax.scan(step, model.prior, observations)
@@ -135,20 +144,40 @@ def filter_forwards(model: Model, observations: Observations) -> Answer:
 @jax.jit
 def smooth_backwards(model: Model, filtered: gj.Gaussian) -> gj.Gaussian:
     """Law of each xₜ given all of y₁ … yₙ, from the laws that the filter found. O(n)"""
-    d = filtered.dim
-    following = np.arange(d, 2 * d)  # where xₜ₊₁ stands in (xₜ, xₜ₊₁)
 
     def step(later: gj.Gaussian, now: gj.Gaussian) -> tuple[gj.Gaussian, gj.Gaussian]:
-        both = gj.joint(now, model.transition, model.process)
-        if_zero = gj.condition(both, following, jnp.zeros(d))  # N(c, C)
-        # the mean is c + G v, so its derivative is G, whatever v is
-        gain = jax.jacobian(lambda v: gj.condition(both, following, v).mean)(later.mean)
-        smoothed = gj.convolve(gj.affine(later, gain), if_zero)
+        smoothed = gj.smooth_step(now, model.transition, model.process, later)
         return smoothed, smoothed
 
     last = gj.take(filtered, slice(-1, None))
     _, others = jax.lax.scan(step, gj.take(last, 0), gj.take(filtered, slice(-1)), reverse=True)
     return jax.tree.map(lambda *laws: jnp.concatenate(laws), others, last)
+
+
+# A path -----------------------------------------------------------------------------------------
+
+
+@jax.jit(static_argnums=2)
+def draw(
+    key: Array, model: Model, steps: int, missing: float
+) -> tuple[Float[Array, "n d"], Observations]:
+    """A path and what is observed of it, NaN where nothing is."""
+
+    def step(x: Array, key: Array) -> tuple[Array, tuple[Array, Array]]:
+        of_x, of_y, of_holes = jax.random.split(key, 3)
+        y = gj.sample(of_y, gj.shift(model.noise, model.emission @ x))
+        y = jnp.where(jax.random.bernoulli(of_holes, missing), jnp.nan, y)
+        return gj.sample(of_x, gj.shift(model.process, model.transition @ x)), (x, y)
+
+    keys = jax.random.split(key, steps + 1)
+    return jax.lax.scan(step, gj.sample(keys[0], model.prior), keys[1:])[1]
+
+
+def run_chain(key: Array, model: Model, steps: int, missing: float) -> float:
+    """Root mean square error of the smoothed position in a chain of that many steps."""
+    path, observations = draw(key, model, steps, missing)
+    smoothed = smooth_backwards(model, filter_forwards(model, observations).states)
+    return float(jnp.sqrt(jnp.mean((smoothed.mean - path)[:, 0] ** 2)))
 
 
 # The same, densely ------------------------------------------------------------------------------
@@ -166,23 +195,16 @@ def dense_joint(model: Model, steps: int) -> gj.Gaussian:
     return gj.joint(law, jnp.kron(jnp.eye(steps), model.emission), noise)
 
 
-def draw(
-    key: Array, model: Model, everything: gj.Gaussian
-) -> tuple[Float[Array, "n d"], Observations]:
-    """A path and what is observed of it."""
-    (m, d), states = model.emission.shape, states_of(model, everything)
-    sample = gj.sample(key, everything)
-    return sample[:states].reshape(-1, d), sample[states:].reshape(-1, m)
-
-
 @jax.jit
 def condition_densely(model: Model, everything: gj.Gaussian, observations: Observations) -> Dense:
-    """Means and variances of all states given all of y, and log p(y), by one conditional."""
-    seen, values = np.arange(states_of(model, everything), everything.dim), observations.ravel()
-    law = gj.condition(everything, seen, values)
-    log_evidence = gj.log_prob(gj.marginal(everything, seen), values)
-    shape = (-1, model.prior.dim)
-    return Dense(gj.mean(law).reshape(shape), gj.variance(law).reshape(shape), log_evidence)
+    """Means and variances of all states given what is seen, and its log density. O(n³)"""
+    states = states_of(model, everything)
+    values = jnp.concatenate([jnp.zeros(states), observations.ravel()])
+    seen = (jnp.arange(everything.dim) >= states) & ~jnp.isnan(values)
+    law = gj.condition_where(everything, values, mask=seen)
+    log_evidence = gj.log_prob_observed(everything, values, mask=seen)
+    mean, variance = (x[:states].reshape(-1, model.prior.dim) for x in (law.mean, gj.variance(law)))
+    return Dense(mean, variance, log_evidence)
 
 
 def states_of(model: Model, everything: gj.Gaussian) -> int:
@@ -203,7 +225,7 @@ def report(findings: Findings) -> None:
         "filtered": gj.mean(filtered)[:, 0],
         "smoothed": gj.mean(smoothed)[:, 0],
     }.items():
-        print(f"  {name:10} {jnp.sqrt(jnp.mean((estimate - findings.path[:, 0]) ** 2)):.4f}")
+        print(f"  {name:10} {jnp.sqrt(jnp.nanmean((estimate - findings.path[:, 0]) ** 2)):.4f}")
     log_evidence = findings.filtered.log_evidence
     print(
         f"\nLog evidence: filter {log_evidence:.4f}, dense {findings.dense.log_evidence:.4f} nats"
@@ -215,6 +237,8 @@ def report(findings: Findings) -> None:
         "log evidence": log_evidence - findings.dense.log_evidence,
     }.items():
         print(f"  {name:13} {jnp.max(jnp.abs(difference)):.1e}")
+    print("\nRoot mean square error of the smoothed position in the long chain")
+    print(f"  {findings.chain_error:.4f}")
 
 
 def plot(out: Path, findings: Findings) -> None:

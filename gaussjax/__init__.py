@@ -14,7 +14,9 @@ from gaussjax.constructors import (
     from_low_rank,
     from_partitioned_covariance,
     from_precision,
+    from_root,
     from_scale,
+    from_semidefinite,
     from_toeplitz,
     from_variance,
     standard,
@@ -32,6 +34,7 @@ from gaussjax.covariances import (
     LowRank,
     PartitionedCholesky,
     PrecisionCholesky,
+    Root,
     Scaled,
     StackedBlocks,
     Sum,
@@ -58,7 +61,8 @@ from gaussjax.gaussian import (
     whiten,
 )
 from gaussjax.missing import condition_where, impute, log_prob_observed
-from gaussjax.observations import Posterior, Product, joint, observe, product
+from gaussjax.observations import Posterior, Product, joint, observe, product, smooth_step
+from gaussjax.singular import log_prob_on_support, rank
 from gaussjax.transforms import (
     affine,
     as_cholesky,
@@ -85,6 +89,7 @@ __all__ = [
     "LowRank",
     "PartitionedCholesky",
     "PrecisionCholesky",
+    "Root",
     "Scaled",
     "StackedBlocks",
     "Sum",
@@ -101,7 +106,9 @@ __all__ = [
     "from_low_rank",
     "from_partitioned_covariance",
     "from_precision",
+    "from_root",
     "from_scale",
+    "from_semidefinite",
     "from_toeplitz",
     "from_variance",
     "standard",
@@ -148,6 +155,7 @@ __all__ = [
     "product",
     "scale_by",
     "shift",
+    "smooth_step",
     # Batches
     "broadcast_to",
     "concatenate",
@@ -157,6 +165,9 @@ __all__ = [
     # Missing data
     "impute",
     "log_prob_observed",
+    # Singular laws
+    "log_prob_on_support",
+    "rank",
     # Modules
     "checks",
     "linalg",

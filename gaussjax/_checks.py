@@ -324,15 +324,15 @@ def dimension(name: str, value: Any) -> int:
     return int(value)
 
 
-def all_true(sentence: str, valid: Array) -> None:
-    """Raises when `valid` is concrete and false somewhere; says where in the batch."""
+def all_true(sentence: str, valid: Array, cure: str = "") -> None:
+    """Raises when `valid` is concrete and false somewhere; says where in the batch, and a cure."""
     if isinstance(valid, jax.core.Tracer):
         return
     wrong = np.argwhere(~np.asarray(valid))
     if len(wrong) == 0:
         return
     where = f" at batch index {tuple(int(i) for i in wrong[0])}" if valid.ndim else ""
-    raise ValueError(f"{sentence}{where}.")
+    raise ValueError(f"{sentence}{where}{': ' if cure else ''}{cure}.")
 
 
 def _kind(value: Any) -> str:

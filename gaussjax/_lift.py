@@ -73,7 +73,15 @@ def lift_as_whole(function: F) -> F:
     return _lifted(function, shares=False)
 
 
-def _lifted(function: F, *, shares: bool) -> F:
+def lift_unchecked(function: F) -> F:
+    """As `lift`, of a function that is NaN by itself where Σ is invalid, or does not depend on it.
+
+    Looking for pivots that are negative or infinite would cost as much as a small density.
+    """
+    return _lifted(function, shares=False, checks_values=False)
+
+
+def _lifted(function: F, *, shares: bool, checks_values: bool = True) -> F:
     signature = inspect.signature(function)
     lifted_ones = [p for p in signature.parameters.values() if _is_lifted(p)]
     parameters = tuple(map(_parameter, lifted_ones))
@@ -88,7 +96,8 @@ def _lifted(function: F, *, shares: bool) -> F:
     @functools.partial(jax.jit, static_argnums=1, inline=True)
     def compiled(values: tuple[Any, ...], options: tuple[tuple[str, Any], ...]) -> Any:
         given = [(p, x) for p, x in zip(parameters, values, strict=True) if x is not None]
-        return _call(functools.partial(function, **dict(options)), given, shares=shares)
+        core = functools.partial(function, **dict(options))
+        return _call(core, given, shares=shares, checks_values=checks_values)
 
     @functools.wraps(function)
     def lifted(*args: Any, **kwargs: Any) -> Any:
@@ -170,7 +179,11 @@ class Leaf(NamedTuple):
 
 
 def _call(
-    function: Callable[..., Any], given: Sequence[tuple[Parameter, Any]], *, shares: bool
+    function: Callable[..., Any],
+    given: Sequence[tuple[Parameter, Any]],
+    *,
+    shares: bool,
+    checks_values: bool,
 ) -> Any:
     """`function` of arguments by name, over leading axes, in working precision and back."""
     parameters, names = [p for p, _ in given], [p.name for p, _ in given]
@@ -183,10 +196,28 @@ def _call(
     treedef = jax.tree.structure(arguments)
 
     def core(*values: Array) -> Any:
-        return function(**dict(zip(names, jax.tree.unflatten(treedef, values), strict=True)))
+        arguments = jax.tree.unflatten(treedef, values)
+        result = function(**dict(zip(names, arguments, strict=True)))
+        return _nan_unless_valid(arguments, result, shares=shares) if checks_values else result
 
     ranks = [x.rank for x in leaves]
     return restore(over_leading_axes(core, values, ranks, shares=shares), dtype)
+
+
+def _nan_unless_valid(arguments: Sequence[Any], result: Any, *, shares: bool) -> Any:
+    """What follows from a covariance that is none: NaN, but for a mean that does not."""
+    covs = [getattr(x, "cov", x) for x in arguments]
+    valid = [cov.is_valid() for cov in covs if hasattr(cov, "is_valid")]
+
+    def checked(path: Any, leaf: Array) -> Array:
+        is_mean = shares and jax.tree_util.keystr(path).endswith(".mean")
+        if is_mean or not jnp.issubdtype(leaf.dtype, jnp.inexact):
+            return leaf
+        for each in valid:
+            leaf = jnp.where(each, leaf, jnp.nan)
+        return leaf
+
+    return jax.tree_util.tree_map_with_path(checked, result)
 
 
 def _argument(parameter: Parameter, value: Any, dtype: Any) -> Any:

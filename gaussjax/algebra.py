@@ -5,12 +5,12 @@ A structure's own members are written for one covariance; these take batches.
 
 from jaxtyping import Array, Float
 
-from gaussjax._lift import lift
+from gaussjax._lift import lift, lift_unchecked
 from gaussjax.covariances import Covariance, pairs
 from gaussjax.gaussian import Gaussian
 
 
-@lift
+@lift_unchecked
 def logdet(g: Gaussian | Covariance) -> Float[Array, "..."]:
     """log|Σ|, in nats. O(d) for factors that are diagonal or triangular, at most O(d³)
 

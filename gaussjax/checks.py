@@ -12,8 +12,10 @@ which one it was:
 the Gaussian at batch index (1,) is not valid: ... (`check` failed)
 """
 
+import functools
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax.experimental import checkify
 from jaxtyping import Array, Bool
@@ -23,11 +25,11 @@ from gaussjax.gaussian import Gaussian
 
 
 def check_gaussian(g: Gaussian) -> Gaussian:
-    """The same Gaussian, checked: a finite mean, and a covariance with a finite log-determinant.
+    """The same Gaussian, checked: finite numbers, and a covariance that is one. O(d) to O(d²)
 
-    That is NaN where a constructor met a matrix that is not positive definite, a scale that is not
-    positive, or anything not finite. For functions that `checkify.checkify` transforms; the error
-    names the first bad element of the batch. O(d)
+    It is NaN where a constructor met a matrix that is not positive definite, a scale that is
+    negative, or anything not finite; singular laws pass. For functions that `checkify.checkify`
+    transforms; the error names the first bad element of the batch.
 
     Raises:
         ValueError: outside `checkify`, when the values are concrete and bad.
@@ -52,4 +54,6 @@ def check_gaussian(g: Gaussian) -> Gaussian:
 
 @lift
 def _is_valid(g: Gaussian) -> Bool[Array, "..."]:
-    return jnp.all(jnp.isfinite(g.mean)) & jnp.isfinite(g.cov.logdet())
+    finite = [jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(g)]
+    logdet = g.cov.logdet()  # −∞ where Σ is singular, NaN where it is indefinite
+    return functools.reduce(jnp.logical_and, finite, g.cov.is_valid() & ~jnp.isnan(logdet))

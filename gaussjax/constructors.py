@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike, DTypeLike
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from gaussjax import _checks
 from gaussjax._dtypes import common_dtype, result_dtype
@@ -29,10 +29,11 @@ from gaussjax.covariances import (
     LowRank,
     PartitionedCholesky,
     PrecisionCholesky,
+    Root,
     Toeplitz,
 )
 from gaussjax.gaussian import Gaussian
-from gaussjax.linalg import banded, cholesky, fourier, partitioned
+from gaussjax.linalg import banded, cholesky, fourier, partitioned, semidefinite
 
 
 def standard(dim: int, dtype: DTypeLike | None = None) -> Gaussian:
@@ -68,10 +69,15 @@ def from_cholesky(mean: ArrayLike, lower: ArrayLike) -> Gaussian:
            [2., 2.]], dtype=float32)
     """
     mean, lower = _mean_and_matrix(mean, "lower", lower)
+    symmetric = jnp.all(lower == jnp.swapaxes(lower, -1, -2), (-2, -1))
+    is_lower = jnp.all(jnp.triu(lower, 1) == 0, (-2, -1))
+    cure = "for a covariance matrix use from_covariance"
+    _checks.all_true("lower must be a triangle", is_lower | ~symmetric, cure)
     lower = jnp.tril(lower)
     diagonal = jnp.diagonal(lower, axis1=-2, axis2=-1)
     valid = jnp.all(jnp.isfinite(lower), (-2, -1)) & jnp.all(diagonal > 0, -1)
-    _checks.all_true("lower must be finite with a positive diagonal", valid)
+    cure = "for a singular law there is from_root"
+    _checks.all_true("lower must be finite with a positive diagonal", valid, cure)
     return Gaussian(mean, Cholesky(_nan_unless(valid, lower, 2)))
 
 
@@ -93,6 +99,75 @@ def from_covariance(mean: ArrayLike, matrix: ArrayLike) -> Gaussian:
     """
     mean, matrix = _mean_and_matrix(mean, "matrix", matrix)
     return Gaussian(mean, Cholesky(_factor(matrix)))
+
+
+def from_root(mean: ArrayLike, factor: ArrayLike) -> Gaussian:
+    """N(mean, F Fᵀ) from any root of the covariance: the law of μ + F ε. O(d k)
+
+    `factor` F is `(..., d, k)`. With fewer than d independent rows the law is singular.
+
+    Raises:
+        ValueError: sizes differ, batch shapes do not broadcast, or (where the values are known) F
+            is not finite. Under `jit` such an element of a batch is NaN.
+        TypeError: an argument is not real.
+
+    >>> from gaussjax import rank
+    >>> g = from_root([0.0, 0.0], [[1.0], [2.0]])
+    >>> rank(g)
+    Array(1, dtype=int32)
+    """
+    mean, factor = _checks.real_arrays(mean=mean, factor=factor)
+    _checks.rank_at_least("factor", factor, 2)
+    mean = _of_size(mean, "factor", factor.shape[-2])
+    batches = {"mean": mean.shape[:-1], "factor": factor.shape[:-2]}
+    _checks.broadcastable(batches, between=True)
+    valid = jnp.all(jnp.isfinite(factor), (-2, -1))
+    _checks.all_true("factor must be finite", valid)
+    return Gaussian(mean, Root(_nan_unless(valid, factor, 2)))
+
+
+def from_semidefinite(
+    mean: ArrayLike,
+    matrix: ArrayLike,
+    *,
+    tolerance: float | None = None,
+    rank: int | None = None,
+) -> Gaussian:
+    """N(mean, Σ) from a covariance matrix that may be singular, by its eigenvectors. O(d³)
+
+    `matrix` is `(..., d, d)`, symmetric as for `from_covariance`. Eigenvalues of up to `tolerance`
+    times the largest (d ε if it is not given) count as zero. The root has d columns, or `rank`: the
+    number of eigenvalues to keep. Derivatives hold for changes within the range of Σ, and are
+    finite where eigenvalues repeat.
+
+    Raises:
+        ValueError: `matrix` is not square, sizes differ, batch shapes do not broadcast, `rank` is
+            not between 0 and d, `tolerance` is negative, or (where the values are known) Σ is not
+            symmetric or has a negative eigenvalue. Under `jit` such an element of a batch is NaN.
+        TypeError: an argument is not real.
+
+    Source: Golub & Van Loan, Matrix Computations, §8.3.
+
+    >>> from gaussjax import covariance
+    >>> covariance(from_semidefinite([0.0, 0.0], [[1.0, 1.0], [1.0, 1.0]], rank=1)).round(4)
+    Array([[1., 1.],
+           [1., 1.]], dtype=float32)
+    """
+    mean, matrix = _mean_and_matrix(mean, "matrix", matrix)
+    d = matrix.shape[-1]
+    rank = d if rank is None else _checks.dimension("rank", rank)
+    if rank > d:
+        raise ValueError(f"rank must be at most {d}, the rows of matrix, got {rank}.")
+    eps = d * float(jnp.finfo(matrix.dtype).eps)
+    tolerance = eps if tolerance is None else float(_checks.numbers("tolerance", tolerance))
+    if not tolerance >= 0:
+        raise ValueError(f"tolerance must not be negative, got {tolerance}.")
+    factor = _symmetric_factor(
+        matrix,
+        functools.partial(_semidefinite_root, tolerance=tolerance, rank=rank),
+        "matrix must not have a negative eigenvalue",
+    )
+    return Gaussian(mean, Root(factor))
 
 
 def from_partitioned_covariance(
@@ -136,18 +211,19 @@ def from_precision(mean: ArrayLike, matrix: ArrayLike) -> Gaussian:
 def from_scale(mean: ArrayLike, scale: ArrayLike) -> Gaussian:
     """N(mean, diag(scale²)) from standard deviations; a scalar `scale` is isotropic. O(d)
 
-    `scale` is `(..., d)`, or `()`; for a batch of scalars there is `from_isotropic`.
+    `scale` is `(..., d)`, or `()`; for a batch of scalars there is `from_isotropic`. A zero makes
+    the law singular: that coordinate is known.
 
     Raises:
         ValueError: sizes differ, batch shapes do not broadcast, or (where the values are known) a
-            scale is not positive. Under `jit` such an element of a batch is NaN.
+            scale is negative. Under `jit` such an element of a batch is NaN.
         TypeError: an argument is not real.
 
     >>> from_scale([0.0, 0.0], [1.0, 2.0]).cov
     Diagonal(scale=Array([1., 2.], dtype=float32))
     """
     mean, scale = _mean_and_vector(mean, "scale", scale)
-    return Gaussian(mean, _diagonal(_positive("scale", scale), mean.shape[-1]))
+    return Gaussian(mean, _diagonal(_not_negative("scale", scale), mean.shape[-1]))
 
 
 def from_isotropic(mean: ArrayLike, scale: ArrayLike) -> Gaussian:
@@ -163,27 +239,30 @@ def from_isotropic(mean: ArrayLike, scale: ArrayLike) -> Gaussian:
     mean, scale = _checks.real_arrays(mean=mean, scale=scale)
     _checks.rank_at_least("mean", mean, 1)
     _checks.broadcastable({"mean": mean.shape[:-1], "scale": scale.shape}, between=True)
-    return Gaussian(mean, Isotropic(_positive("scale", scale, 0), mean.shape[-1]))
+    return Gaussian(mean, Isotropic(_not_negative("scale", scale, 0), mean.shape[-1]))
 
 
 def from_variance(mean: ArrayLike, variance: ArrayLike) -> Gaussian:
     """N(mean, diag(variance)) from variances; a scalar is isotropic. O(d)
 
-    `variance` is `(..., d)`, or `()`. Errors as in `from_scale`.
+    `variance` is `(..., d)`, or `()`. Zeros and errors as in `from_scale`; the gradient in a
+    variance of zero is zero here, and the true one in a scale of zero there.
 
     >>> from_variance([0.0, 0.0], [1.0, 4.0]).cov
     Diagonal(scale=Array([1., 2.], dtype=float32))
     """
     mean, variance = _mean_and_vector(mean, "variance", variance)
-    scale = jnp.sqrt(_positive("variance", variance))
+    scale = _safe_sqrt(_not_negative("variance", variance))
     return Gaussian(mean, _diagonal(scale, mean.shape[-1]))
 
 
 def from_low_rank(mean: ArrayLike, variance: ArrayLike, factor: ArrayLike) -> Gaussian:
     """N(mean, diag(variance) + W Wᵀ) from variances and a factor with few columns. O(dr)
 
-    `variance` is `(..., d)` and not negative, `factor` W `(..., d, r)`. Zero variances are exact
-    where W Wᵀ makes up for them (at most r of them).
+    `variance` is `(..., d)` and not negative, `factor` W `(..., d, r)`, with dependent columns or
+    not. Any number of variances may be zero, which is exact. Where W Wᵀ does not make up for them
+    (more than r, or dependent rows of W there) the law is singular: it has samples, moments, sums
+    and posteriors, an entropy of −∞, and densities and solves that are NaN.
 
     Raises:
         ValueError: sizes differ, batch shapes do not broadcast, or (where the values are known) a
@@ -343,6 +422,13 @@ _spectrum_of = lift(fourier.spectrum_of)
 _banded_cholesky = lift(banded.cholesky)
 
 
+@lift
+def _semidefinite_root(
+    matrix: Float[Array, "... d d"], *, tolerance: float, rank: int
+) -> Float[Array, "... d k"]:
+    return semidefinite.semidefinite_root(0.5 * (matrix + matrix.T), tolerance, rank)
+
+
 def _safe_sqrt(values: Array) -> Array:
     """√v with the derivative zero, not infinite, where v is zero."""
     positive = values > 0
@@ -389,12 +475,12 @@ def _diagonal(scale: Array, size: int) -> Covariance:
     return Diagonal(scale) if scale.ndim else Isotropic(scale, size)
 
 
-def _positive(name: str, values: Array, rank: int | None = None) -> Array:
-    """Scales or variances; an event with one that is not positive and finite is NaN."""
+def _not_negative(name: str, values: Array, rank: int | None = None) -> Array:
+    """Scales or variances; an event with one that is negative or not finite is NaN."""
     rank = min(values.ndim, 1) if rank is None else rank
-    valid = (values > 0) & jnp.isfinite(values)
+    valid = (values >= 0) & jnp.isfinite(values)
     valid = jnp.all(valid, axis=-1) if rank else valid
-    _checks.all_true(f"{name} must be positive and finite", valid)
+    _checks.all_true(f"{name} must be finite and not negative", valid)
     return _nan_unless(valid, values, rank)
 
 
@@ -408,14 +494,27 @@ def _factor(
     factorise: Callable[[Array], Array] = cholesky,
 ) -> Array:
     """Cholesky factor of a matrix that should be symmetric positive definite; NaN if not."""
+    problem = "matrix must be positive definite to working precision"
+    cure = "for a singular one there are from_semidefinite and from_root"
+    return _symmetric_factor(matrix, factorise, problem, cure, is_symmetric)
+
+
+def _symmetric_factor(
+    matrix: Array,
+    factorise: Callable[[Array], Array],
+    problem: str,
+    cure: str = "",
+    is_symmetric: Callable[[Array], Array] | None = None,
+) -> Array:
+    """Factor of a matrix that should be symmetric; NaN if not, or if it has none."""
     _checks.all_true("matrix must be finite", jnp.all(jnp.isfinite(matrix), (-2, -1)))
     symmetric = (is_symmetric or _is_symmetric)(matrix)
     _checks.all_true("matrix must be symmetric", symmetric)
     with jax.debug_nans(False):  # a failure has its sentence
-        lower = factorise(_nan_unless(symmetric, matrix, 2))
-    works = ~jnp.any(jnp.isnan(lower), (-2, -1))
-    _checks.all_true("matrix must be positive definite to working precision", works)
-    return lower
+        factor = factorise(_nan_unless(symmetric, matrix, 2))
+    works = ~jnp.any(jnp.isnan(factor), (-2, -1))
+    _checks.all_true(problem, works, cure)
+    return factor
 
 
 def _is_symmetric(matrix: Array) -> Array:

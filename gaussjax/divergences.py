@@ -4,18 +4,21 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from gaussjax._lift import lift
+from gaussjax._lift import lift, lift_unchecked
 from gaussjax.covariances import Covariance, pairs
 from gaussjax.covariances.base import log_normal
-from gaussjax.gaussian import Gaussian
+from gaussjax.gaussian import Gaussian, entropy
 
 
-@lift
 def kl_divergence(p: Gaussian, q: Gaussian) -> Float[Array, "..."]:
     """KL(p‖q) = ½ (D(Σp, Σq) + ‖Cq⁻¹(μp − μq)‖²) ≥ 0, in nats. O(d³), O(d) for diagonals
 
     D is `logdet_divergence`. A sum of terms that are not negative: exact in float32 also when p
     is close to q, zero (and with a zero gradient) when they are equal. Batch axes broadcast.
+
+    Infinite where one of both is singular. Between two that are: infinite or finite for diagonals,
+    as coordinates that are known in both add nothing if their means agree; else NaN, or zero if
+    p and q are of the same arrays.
 
     Raises:
         ValueError: dimensions differ or batch shapes do not broadcast.
@@ -26,6 +29,12 @@ def kl_divergence(p: Gaussian, q: Gaussian) -> Float[Array, "..."]:
     >>> kl_divergence(from_scale([1.0], [1.0]), standard(1))
     Array(0.5, dtype=float32)
     """
+    value = _kl_divergence(p, q)
+    return jnp.where(entropy(p) == -jnp.inf, 0.0, value) if _are_same(p, q) else value
+
+
+@lift_unchecked
+def _kl_divergence(p: Gaussian, q: Gaussian) -> Float[Array, "..."]:
     return 0.5 * pairs.shifted_divergence(p.cov, q.cov, p.mean - q.mean)
 
 
@@ -50,7 +59,7 @@ def cross_entropy(p: Gaussian, q: Gaussian) -> Float[Array, "..."]:
     return -log_normal(distance, q.cov.logdet(), q.cov.dim)
 
 
-@lift
+@lift_unchecked
 def logdet_divergence(a: Covariance, b: Covariance) -> Float[Array, "..."]:
     """LogDet (Burg) divergence D(A, B) = tr(B⁻¹A) − d − log|B⁻¹A| ≥ 0 of covariances. O(d³)
 
@@ -66,3 +75,9 @@ def logdet_divergence(a: Covariance, b: Covariance) -> Float[Array, "..."]:
     """
     zero = jnp.zeros(a.dim, jnp.result_type(*jax.tree.leaves(a)))
     return pairs.shifted_divergence(a, b, zero)
+
+
+def _are_same(p: Gaussian, q: Gaussian) -> bool:
+    """Whether two Gaussians are of the same arrays."""
+    (mine, like), (others, unlike) = jax.tree.flatten(p), jax.tree.flatten(q)
+    return like == unlike and all(x is y for x, y in zip(mine, others, strict=True))

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 
 from gaussjax import _checks
 from gaussjax._dtypes import result_dtype, working_dtype
-from gaussjax._lift import lift, settled, structure_argument
+from gaussjax._lift import lift, lift_unchecked, settled, structure_argument
 from gaussjax._sharding import batch_spec
 from gaussjax._struct import leaf, nested, ranks, structure
 from gaussjax.covariances import Covariance
@@ -149,7 +149,7 @@ def whiten(g: Gaussian, x: Float[Array, "... d"]) -> Float[Array, "... d"]:
 # Densities ---------------------------------------------------------------------------------------
 
 
-@lift
+@lift_unchecked
 def log_prob(g: Gaussian, x: Float[Array, "... d"]) -> Float[Array, "..."]:
     """Log p(x) = −½ (‖C⁻¹(x − μ)‖² + log|Σ| + d log 2π), in nats. O(d²)
 
@@ -198,7 +198,7 @@ def score(g: Gaussian, x: Float[Array, "... d"]) -> Float[Array, "... d"]:
     return g.cov.solve(g.mean - x)
 
 
-@lift
+@lift_unchecked
 def entropy(g: Gaussian) -> Float[Array, "..."]:
     """Differential entropy ½ log|2πe Σ|, in nats. O(d)
 
@@ -214,7 +214,7 @@ def entropy(g: Gaussian) -> Float[Array, "..."]:
 # Moments -----------------------------------------------------------------------------------------
 
 
-@lift
+@lift_unchecked
 def mean(g: Gaussian) -> Float[Array, "... d"]:
     """μ, with the whole batch shape.
 
@@ -324,7 +324,7 @@ def _is_infinite(vector: Array, limit: int) -> Array:
     return (small.largest(vector) if one_by_one else jnp.max(jnp.abs(vector))) == jnp.inf
 
 
-@lift
+@lift_unchecked
 def _log_prob_of_noise(g: Gaussian, noise: Float[Array, "... d"]) -> Float[Array, "..."]:
     return log_normal(jnp.sum(jnp.square(noise)), g.cov.logdet(), g.cov.dim)
 

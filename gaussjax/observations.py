@@ -4,11 +4,12 @@ A covariance is updated through its root by QR (the array form of the Kalman fil
 through its own; no covariance is ever subtracted from another.
 """
 
+import math
 from typing import Annotated, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from gaussjax._lift import lift, lift_as_whole
 from gaussjax._struct import exported
@@ -19,8 +20,9 @@ from gaussjax.covariances import (
     PrecisionCholesky,
     restricted,
 )
-from gaussjax.covariances.base import log_normal
+from gaussjax.covariances.base import any_root, log_normal
 from gaussjax.gaussian import Gaussian
+from gaussjax.linalg.conditional import condition_on_law
 from gaussjax.linalg.products import dot
 from gaussjax.linalg.roots import triangular_root
 
@@ -87,6 +89,8 @@ def observe(
     matrix: Float[Array, "... m d"],
     noise: Annotated[Gaussian, "m"],
     y: Float[Array, "... m"],
+    *,
+    mask: Bool[Array, "... m"] | None = None,
 ) -> Posterior:
     """Posterior of x ~ prior given y = H x + e, e ~ noise, and log p(y). O((d + m)³)
 
@@ -94,9 +98,16 @@ def observe(
     `(..., m)`. By QR of the root of (y, x), or rotations where it is small, the array form of the
     Kalman update: the covariance is positive definite by construction, never Σ − K S Kᵀ. A prior
     known by its precision stays so, and may be improper (a zero on the diagonal of its factor):
-    then the evidence is NaN.
+    then the evidence is −∞, or NaN where the posterior is improper too.
+
+    Where `mask` `(..., m)` is given, entries of `y` that it does not name are missing: they are not
+    read, may be NaN, and have gradient zero. Noise may correlate them with the others. With all of
+    them missing the posterior is the prior, and the evidence 0.
+
+    Prior and noise may be singular, as long as the law of y is not.
 
     Raises:
+        TypeError: `mask` is not boolean.
         ValueError: sizes differ or batch shapes do not broadcast.
 
     Source: Kailath, Sayed & Hassibi, Linear Estimation, §12.3.
@@ -106,13 +117,60 @@ def observe(
     >>> posterior.mean.round(4)
     Array([1.], dtype=float32)
     """
+    if mask is not None:  # what is missing is 0, seen through a row of zeros with unit noise
+        y, matrix = jnp.where(mask, y, 0.0), jnp.where(mask[:, None], matrix, 0.0)
+        mean = jnp.where(mask, noise.mean, 0.0)
+        noise = Gaussian(mean, restricted.unit_where(~mask, noise.cov))
     innovation = y - dot(matrix, prior.mean) - noise.mean
     root = prior.cov.precision_root() if prior.cov.covariance_root() is None else None
     if root is None:
         law = restricted.posterior_of_root(prior.cov, matrix, noise.cov, innovation)
     else:
         law = _update_precision(prior.cov, root, matrix, noise.cov, innovation)
-    return Posterior(Gaussian(prior.mean + law.mean, law.cov), law.log_evidence)
+    log_evidence = law.log_evidence
+    if mask is not None:
+        missing = jnp.sum(~mask, dtype=y.dtype)
+        log_evidence = log_evidence + 0.5 * math.log(2 * math.pi) * missing
+        log_evidence = jnp.where(jnp.any(mask), log_evidence, 0.0)
+    return Posterior(Gaussian(prior.mean + law.mean, law.cov), log_evidence)
+
+
+@lift_as_whole
+def smooth_step(
+    filtered: Gaussian,
+    transition: Float[Array, "... n d"],
+    process: Annotated[Gaussian, "n"],
+    smoothed_next: Annotated[Gaussian, "n"],
+) -> Gaussian:
+    """Law of x given all observations, from that of x' = F x + w given all. O((d + n)³)
+
+    One Rauch-Tung-Striebel step: `filtered` is the law of x given the observations so far,
+    `transition` F is `(..., n, d)`, `process` the law of w (whose mean counts), `smoothed_next` the
+    law of x' given all observations. With the gain G = Σ Fᵀ (F Σ Fᵀ + Q)⁻¹ it is
+    N(μ + G (μ' − F μ − ν), G Σ' Gᵀ + C Cᵀ), where C Cᵀ is the covariance of x given x' too: by QR,
+    and nothing is subtracted. A smoother is a `scan` of it in reverse. Process and filtered law may
+    be singular.
+
+    Raises:
+        ValueError: sizes differ or batch shapes do not broadcast.
+
+    Source: Särkkä & Svensson, Bayesian Filtering and Smoothing, §12.2.
+
+    >>> from gaussjax import from_scale, standard, variance
+    >>> smoothed = smooth_step(standard(1), [[1.0]], standard(1), from_scale([2.0], [0.0]))
+    >>> smoothed.mean.round(4), variance(smoothed).round(4)
+    (Array([1.], dtype=float32), Array([0.5], dtype=float32))
+    """
+    root = any_root(filtered.cov)
+    shift = smoothed_next.mean - dot(transition, filtered.mean) - process.mean
+    mean, lower = condition_on_law(
+        root,
+        dot(transition, root),
+        any_root(process.cov),
+        shift,
+        any_root(smoothed_next.cov),
+    )
+    return Gaussian(filtered.mean + mean, Cholesky(lower))
 
 
 @lift_as_whole
@@ -121,7 +179,8 @@ def product(p: Gaussian, q: Gaussian) -> Product:
 
     Precisions add: Σ⁻¹ = Σp⁻¹ + Σq⁻¹; the normaliser is N(μp; μq, Σp + Σq). Diagonal, circulant and
     banded-precision pairs keep their structure, and so do precisions, low rank times diagonal, and
-    equal blocks. A factor known by its precision may be improper: then the normaliser is NaN.
+    equal blocks. A factor known by its precision may be improper: then the normaliser
+    is −∞, or NaN where the product is improper too.
 
     Raises:
         ValueError: sizes differ or batch shapes do not broadcast.

@@ -19,7 +19,6 @@ from gaussjax.covariances import Cholesky, pairs, restricted
 from gaussjax.covariances.base import Indices
 from gaussjax.gaussian import Gaussian
 from gaussjax.linalg.products import dot
-from gaussjax.linalg.roots import triangular_root
 
 # Maps --------------------------------------------------------------------------------------------
 
@@ -30,11 +29,12 @@ def affine(
 ) -> Gaussian:
     """Law of A x + b: N(A μ + b, A Σ Aᵀ), by QR of A C. O(m d²)
 
-    `matrix` A is `(..., m, d)` with m ≤ d independent rows, `offset` b `(..., m)` or zero. The
-    result is dense in m dimensions; for a diagonal A use `scale_by`, which keeps the structure.
+    `matrix` A is `(..., m, d)`, `offset` b `(..., m)` or zero. The result is dense in m dimensions
+    (for a diagonal A use `scale_by`, which keeps the structure): a `Cholesky` factor, or a `Root`
+    where m > d makes it singular, and of a `Root`.
 
     Raises:
-        ValueError: sizes differ, m > d, or batch shapes do not broadcast.
+        ValueError: sizes differ, or batch shapes do not broadcast.
 
     Source: Bishop, Pattern Recognition and Machine Learning, eq. 2.115.
 
@@ -42,16 +42,11 @@ def affine(
     >>> variance(affine(from_scale([0.0, 0.0], [1.0, 2.0]), [[1.0, 1.0]]))
     Array([5.], dtype=float32)
     """
-    rows = matrix.shape[0]
-    if rows > g.dim:
-        raise ValueError(
-            f"matrix must have at most {g.dim} rows, or the result is degenerate, got {rows}."
-        )
     mean = dot(matrix, g.mean)
     if offset is not None:
-        _checks.same_dim("offset", offset.shape[0], offset.shape, rows, "A x")
+        _checks.same_dim("offset", offset.shape[0], offset.shape, len(mean), "A x")
         mean = mean + offset
-    return Gaussian(mean, Cholesky(triangular_root(jax.vmap(g.cov.color_transpose)(matrix))))
+    return Gaussian(mean, restricted.mapped(g.cov, matrix))
 
 
 @lift

@@ -40,6 +40,11 @@ def _precision(rng, d, dtype) -> Case:
     )
 
 
+def _root(rng, d, dtype) -> Case:
+    factor = np.concatenate([random_lower(rng, d), 0.5 * rng.normal(size=(d, 1))], 1).astype(dtype)
+    return gj.Root(jnp.asarray(factor)), factor.astype(float) @ factor.T.astype(float)
+
+
 def _low_rank(rng, d, dtype) -> Case:
     scale, factor = rng.uniform(0.5, 2.0, d).astype(dtype), rng.normal(size=(d, 2)).astype(dtype)
     dense = np.diag(scale.astype(float) ** 2) + factor.astype(float) @ factor.T.astype(float)
@@ -101,6 +106,7 @@ STRUCTURES: dict[str, Callable[..., Case]] = {
     "diagonal": _diagonal,
     "cholesky": _cholesky,
     "precision": _precision,
+    "root": _root,
     "low_rank": _low_rank,
     "kronecker": _kronecker,
     "kronecker_plus_diagonal": _kronecker_plus_diagonal,
@@ -111,4 +117,4 @@ STRUCTURES: dict[str, Callable[..., Case]] = {
     "banded_precision": _banded_precision,
 }
 
-DENSE = {"cholesky", "precision", "kronecker_plus_diagonal"}
+DENSE = {"cholesky", "precision", "root", "kronecker_plus_diagonal"}

@@ -71,9 +71,9 @@ def test_a_failure_that_has_a_status_or_a_sentence_has_it_under_debug_nans_too()
             gj.from_banded_precision(ZERO, [[1.0, 1.0], [2.0, 0.0]])
         with pytest.raises(ValueError, match="column must have a positive"):
             gj.from_circulant(ZERO, [1.0, 2.0])
-        with pytest.raises(ValueError, match="scale must be positive"):
+        with pytest.raises(ValueError, match="scale must be finite and not negative"):
             gj.from_scale(ZERO, [1.0, -1.0])
-        with pytest.raises(ValueError, match="variance must be positive"):
+        with pytest.raises(ValueError, match="variance must be finite and not"):
             gj.from_variance(ZERO, [1.0, -1.0])
         with pytest.raises(ValueError, match="lower must be finite"):
             gj.from_cholesky(ZERO, -EYE)

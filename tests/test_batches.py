@@ -374,7 +374,7 @@ SENTENCES = {
     r"Batch shapes must broadcast, got g.mean \(3,\), g.cov.scale \(2,\)": lambda: gj.entropy(
         gj.Gaussian(jnp.zeros((3, 1)), gj.Diagonal(jnp.ones((2, 1))))
     ),
-    r"got p \(3, 8\), q \(3,\); where q goes with the first axes, give it the batch shape \(3, 1\)": (
+    r"p \(3, 8\), q \(3,\); where q goes with the first axes, give it the batch shape \(3, 1\)": (
         lambda: gj.kl_divergence(
             gj.from_scale(jnp.zeros((3, 8, 1)), 1.0), gj.from_isotropic(jnp.zeros((3, 1)), 1.0)
         )

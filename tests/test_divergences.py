@@ -291,9 +291,8 @@ def test_kl_broadcasts_batches_like_numpy():
     assert abs(values[2, 1] - one) <= 1e-6 * one
 
 
-@pytest.mark.parametrize("sign", [-1.0, 0.0])
-def test_kl_of_factors_without_a_positive_diagonal_is_nan(sign):
-    p = gj.Gaussian(jnp.zeros(2), gj.Cholesky(jnp.diag(jnp.array([1.0, sign]))))
+def test_kl_of_factors_with_a_negative_diagonal_is_nan():
+    p = gj.Gaussian(jnp.zeros(2), gj.Cholesky(jnp.diag(jnp.array([1.0, -1.0]))))
     assert jnp.isnan(gj.kl_divergence(p, p))
 
 

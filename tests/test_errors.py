@@ -193,9 +193,9 @@ def test_under_jit_it_is_nan_in_its_own_batch_element_alone(construct, case):
         (gj.from_cholesky, np.diag([1.0, -1.0]), "lower must be finite with a positive diagonal"),
         (gj.from_cholesky, np.diag([1.0, 0.0]), "lower must be finite with a positive diagonal"),
         (gj.from_cholesky, np.diag([1.0, np.nan]), "lower must be finite with a positive diagonal"),
-        (gj.from_scale, np.array([1.0, -1.0]), "scale must be positive and finite"),
-        (gj.from_scale, np.array([1.0, 0.0]), "scale must be positive and finite"),
-        (gj.from_variance, np.array([1.0, np.inf]), "variance must be positive and finite"),
+        (gj.from_scale, np.array([1.0, -1.0]), "scale must be finite and not negative"),
+        (gj.from_scale, np.array([1.0, np.nan]), "scale must be finite and not negative"),
+        (gj.from_variance, np.array([1.0, np.inf]), "variance must be finite and not negative"),
     ],
 )
 def test_a_bad_factor_is_refused_eagerly_and_nan_under_jit(construct, bad, sentence):

@@ -64,7 +64,7 @@ def test_no_device_receives_more_at_once_than_its_share(compared):
 
 
 def test_a_matrix_that_is_not_positive_definite_is_refused_or_nan_everywhere(compared):
-    assert compared["refused"] == "matrix must be positive definite to working precision."
+    assert compared["refused"].startswith("matrix must be positive definite to working precision")
     assert compared["nans"] == compared["d"] ** 2
 
 

@@ -80,7 +80,7 @@ def test_a_sample_in_float64_reads_its_noise_and_does_not_compute_it_in_every_ro
         text = compiled(lambda g: gj.sample(jax.random.key(0), g), g).as_text()
     (result,) = [line for line in text[text.index("ENTRY") :].splitlines() if "ROOT" in line]
     operands = result[result.index("fusion(") : result.index(")", result.index("fusion("))]
-    assert operands.count("%") == 3  # mean, factor and noise
+    assert operands.count("%") <= 4  # mean, factor, noise, and which factors are valid
 
 
 # From JAX 0.12 on XLA copies the matrix before the LAPACK call, whatever layout is asked for.

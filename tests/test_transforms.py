@@ -207,7 +207,7 @@ def test_an_improper_prior_has_a_proper_posterior():
     posterior, evidence = gj.observe(prior, jnp.eye(2), noise, [1.0, 3.0])
     close(gj.precision(posterior), [[2.0, -1.0], [-1.0, 2.0]])
     close(posterior.mean, np.linalg.solve([[2.0, -1.0], [-1.0, 2.0]], [1.0, 3.0]))
-    assert np.isnan(evidence)
+    assert evidence == -np.inf  # as of a prior that is ever wider
     for kind in ("diagonal", "cholesky", "low_rank", "toeplitz"):  # a proper partner of any kind
         other = gj.Gaussian(
             jnp.array([1.0, 3.0]), STRUCTURES[kind](np.random.default_rng(0), 2, np.float32)[0]
@@ -369,7 +369,6 @@ ERRORS = {
     "indices must not repeat": lambda g: gj.condition(g, [1, 1], [0.0, 0.0]),
     "indices must be a sequence of integers": lambda g: gj.marginal(g, [0.5]),
     "values must have 2 entries": lambda g: gj.condition(g, [0, 1], [0.0]),
-    "matrix must have at most 6 rows": lambda g: gj.affine(g, np.ones((7, D))),
     "matrix must have 6 entries along its last axis": lambda g: gj.affine(g, np.ones((2, 5))),
     "factor must have 6 entries": lambda g: gj.scale_by(g, np.ones(5)),
     "q must have dimension 6 like p": lambda g: gj.product(g, gj.standard(5)),

@@ -13,6 +13,7 @@ from gaussjax.covariances.kronecker_plus_diagonal import KroneckerPlusDiagonal
 from gaussjax.covariances.low_rank import LowRank
 from gaussjax.covariances.partitioned import PartitionedCholesky
 from gaussjax.covariances.precision import PrecisionCholesky
+from gaussjax.covariances.root import Root
 from gaussjax.covariances.scaled import Scaled
 from gaussjax.covariances.stacked_blocks import StackedBlocks
 from gaussjax.covariances.sum import Sum
@@ -32,6 +33,7 @@ __all__ = [
     "LowRank",
     "PartitionedCholesky",
     "PrecisionCholesky",
+    "Root",
     "Scaled",
     "StackedBlocks",
     "Sum",

@@ -49,6 +49,10 @@ class BandedPrecision(Covariance):
         """−2 Σ log Lᵢᵢ. O(d)"""
         return -2 * banded.logdet(self.lower)
 
+    def pivots(self) -> Array:
+        """The diagonal of L."""
+        return self.lower[0]
+
     def precision_diagonals(self) -> Float[Array, "w d"]:
         """Diagonals of L Lᵀ. O(db²)"""
         return banded.gram(self.lower)

@@ -35,10 +35,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from gaussjax import _checks
 from gaussjax._struct import batch_rank, exported
+from gaussjax.linalg import semidefinite, small
 from gaussjax.linalg.products import dot, gram
 from gaussjax.linalg.ranges import lengths, unit_of
 from gaussjax.linalg.roots import symmetric_root
@@ -99,6 +100,20 @@ class Covariance(abc.ABC):
     def logdet(self) -> Float[Array, ""]:
         """log|Σ|."""
 
+    # Values that are no covariance's --------------------------------------------------------------
+
+    def pivots(self) -> Array | None:
+        """What is negative or not finite where Σ is no covariance, as far as O(d) tells."""
+        return None
+
+    def is_valid(self) -> Bool[Array, ""]:
+        """Whether the pivots of this structure and of those in it are those of a covariance."""
+        pivots = self.pivots()
+        valid = [part.is_valid() for part in parts_of(self)]
+        if pivots is not None:
+            valid.append(small.all_of((pivots >= 0) & (pivots < jnp.inf)))
+        return functools.reduce(jnp.logical_and, valid, jnp.ones((), bool))
+
     # Optional: what a structure knows. None where it knows nothing better than the generic way ----
 
     def covariance_root(self) -> Array | None:
@@ -110,6 +125,10 @@ class Covariance(abc.ABC):
 
     def precision_root(self) -> Array | None:
         """The same of Σ⁻¹."""
+        return None
+
+    def rectangular_root(self) -> Float[Array, "d k"] | None:
+        """F with F Fᵀ = Σ, of any number of columns, where that is simpler than C."""
         return None
 
     def thin_parts(self) -> tuple[Array, Array] | None:
@@ -146,6 +165,10 @@ class Covariance(abc.ABC):
 
     def rescaled(self, factor: Array, /) -> "Covariance | None":
         """diag(f) Σ diag(f) in the same structure, f `(d,)`, or `()` for all alike."""
+        return None
+
+    def mapped(self, matrix: Float[Array, "m d"], /) -> "Covariance | None":
+        """A Σ Aᵀ in a structure."""
         return None
 
     def marginal(self, indices: Indices, /) -> "Covariance | None":
@@ -234,7 +257,15 @@ class Covariance(abc.ABC):
 
     def dense(self) -> Float[Array, "d d"]:
         """Σ as a matrix, symmetric to the bit."""
-        return gram(self.dense_factor())
+        return gram(any_root(self))
+
+    def rank(self) -> Int[Array, ""]:
+        """Dimension of the support. O(d³)"""
+        return semidefinite.rank(any_root(self))
+
+    def on_support(self, vector: Float[Array, " d"], /) -> semidefinite.OnSupport:
+        """Distance, log-determinant and rank within the support. O(d³)"""
+        return semidefinite.on_support(any_root(self), vector)
 
     def dense_precision(self) -> Float[Array, "d d"]:
         """Σ⁻¹ as a matrix, symmetric to the bit."""
@@ -264,6 +295,19 @@ def dtype_of(cov: Any, /) -> jnp.dtype:
     return jnp.result_type(*jax.tree.leaves(cov))
 
 
+def parts_of(cov: Covariance, /) -> list[Covariance]:
+    """The structures that one consists of."""
+    fields = tuple(vars(cov).values())
+    inside = jax.tree.leaves(fields, is_leaf=lambda x: isinstance(x, Covariance))
+    return [x for x in inside if isinstance(x, Covariance)]
+
+
+def any_root(cov: Covariance, /) -> Float[Array, "d k"]:
+    """F with F Fᵀ = Σ: the one that a structure has, or C."""
+    root = cov.rectangular_root()
+    return cov.dense_factor() if root is None else root
+
+
 def log_density(cov: Covariance, vector: Array, /, count: Array | int | None = None) -> Array:
     """Log density of N(0, Σ) at `vector`; `count` of its coordinates are real, the rest padding."""
     distance, logdet = cov.inv_quad_and_logdet(vector)
@@ -271,8 +315,9 @@ def log_density(cov: Covariance, vector: Array, /, count: Array | int | None = N
 
 
 def log_normal(distance: Array, logdet: Array, size: Array | int, /) -> Array:
-    """−½ (vᵀΣ⁻¹v + log|Σ| + n log 2π) from its three parts."""
-    return -0.5 * (distance + logdet + size * math.log(2 * math.pi))
+    """−½ (vᵀΣ⁻¹v + log|Σ| + n log 2π) from its three parts; −∞ off the support of a singular Σ."""
+    value = -0.5 * (distance + logdet + size * math.log(2 * math.pi))
+    return jnp.where(distance == jnp.inf, -jnp.inf, value)  # log|Σ| is −∞ too
 
 
 def over_basis(cov: Covariance, function: Callable[[Array], Array], /) -> Array:

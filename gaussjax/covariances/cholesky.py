@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Float
 
 from gaussjax._struct import leaf, structure
 from gaussjax.covariances.base import Conditional, Covariance, Indices, log_normal
+from gaussjax.linalg import small
 from gaussjax.linalg.conditional import Conditioned, condition_rows, condition_triangle
 from gaussjax.linalg.products import dot
 from gaussjax.linalg.ranges import lengths
@@ -42,12 +43,17 @@ class Cholesky(Covariance):
         return lower_times_vector(self.lower, noise)
 
     def whiten(self, vector: Float[Array, " d"], /) -> Float[Array, " d"]:
-        """L⁻¹ v. O(d²)"""
-        return solve(self.lower, vector)
+        """L⁻¹ v, NaN where a pivot is zero. O(d²)"""
+        regular = small.all_of(self.pivots() != 0)
+        return solve(self.lower, vector) * jnp.where(regular, 1.0, jnp.nan).astype(vector.dtype)
 
     def logdet(self) -> Float[Array, ""]:
         """2 Σ log Lᵢᵢ. O(d)"""
         return 2 * logdet_of_triangle(self.lower)
+
+    def pivots(self) -> Array:
+        """The diagonal of L."""
+        return small.diagonal(self.lower)
 
     def covariance_root(self) -> Float[Array, "d d"]:
         """L."""
@@ -76,7 +82,8 @@ class Cholesky(Covariance):
     def rescaled(self, factor: Array, /) -> Covariance:
         """diag(f) L, with columns turned so that its diagonal stays positive."""
         rows = jnp.broadcast_to(factor, (self.dim,))
-        return Cholesky(rows[:, None] * jnp.tril(self.lower) * jnp.sign(rows)[None])
+        signs = jnp.where(rows < 0, -1.0, 1.0).astype(rows.dtype)
+        return Cholesky(rows[:, None] * jnp.tril(self.lower) * signs[None])
 
     def conditional(self, kept: Indices, given: Indices, values: Array, /) -> Conditional:
         """By rotations of the columns of L, or by QR of its rows, those given first. O(d³)"""

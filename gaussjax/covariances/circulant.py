@@ -44,6 +44,10 @@ class Circulant(Covariance):
         """Σ log λₖ."""
         return logdet_of_diagonal(self._mirrored(self._half))
 
+    def pivots(self) -> Array:
+        """The spectrum."""
+        return self._half
+
     def toeplitz_column(self) -> Float[Array, " d"]:
         """The inverse transform of the spectrum."""
         return fourier.column_of(self._mirrored(self._half))

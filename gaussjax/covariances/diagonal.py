@@ -5,11 +5,12 @@ Array([1., 4.], dtype=float32)
 """
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from gaussjax._struct import leaf, structure
 from gaussjax.covariances.base import Conditional, Covariance, Indices, log_density
-from gaussjax.linalg.ranges import quotient
+from gaussjax.linalg.ranges import divided, quotient
+from gaussjax.linalg.semidefinite import OnSupport
 from gaussjax.linalg.triangular import logdet_of_diagonal
 
 
@@ -25,21 +26,40 @@ class DiagonalRoot(Covariance):
         return self._root() * noise
 
     def whiten(self, vector: Float[Array, " d"], /) -> Float[Array, " d"]:
-        """v / σ."""
-        return quotient(vector, self._root())
+        """v / σ, NaN where a σ is zero."""
+        root = self._root()
+        return quotient(vector, jnp.where(jnp.any(root == 0), jnp.nan, root))
+
+    def inv_quad(self, vector: Float[Array, " d"], /) -> Float[Array, ""]:
+        """‖v / σ‖²; where σ is zero, zero or infinite as v is zero or not."""
+        return jnp.sum(jnp.square(divided(vector, self._root())))
 
     def logdet(self) -> Float[Array, ""]:
         """2 Σ log σᵢ."""
         return 2 * logdet_of_diagonal(self._root())
+
+    def rank(self) -> Int[Array, ""]:
+        """How many σ are not zero. O(d)"""
+        return jnp.sum(self._root() != 0)
+
+    def on_support(self, vector: Float[Array, " d"], /) -> OnSupport:
+        """Of those coordinates. O(d)"""
+        root = self._root()
+        logdet = 2 * logdet_of_diagonal(jnp.where(root == 0, 1.0, root))
+        return OnSupport(self.inv_quad(vector), logdet, self.rank().astype(root.dtype))
+
+    def pivots(self) -> Array:
+        """σ."""
+        return self._root()
 
     def covariance_root(self) -> Float[Array, " d"]:
         """σ."""
         return self._root()
 
     def precision_root(self) -> Float[Array, " d"]:
-        """1 / σ."""
+        """1 / σ, NaN where a σ is zero."""
         root = self._root()
-        return quotient(jnp.ones_like(root), root)
+        return quotient(jnp.ones_like(root), jnp.where(jnp.any(root == 0), jnp.nan, root))
 
     def thin_parts(self) -> tuple[Array, Array]:
         """σ and no columns."""

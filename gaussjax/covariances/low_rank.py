@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from gaussjax._struct import leaf, structure
-from gaussjax.covariances.base import Conditional, Covariance, Indices, log_density
+from gaussjax.covariances.base import Conditional, Covariance, Indices, log_normal
 from gaussjax.linalg import lowrank
 from gaussjax.linalg.products import dot, gram
 
@@ -20,7 +20,13 @@ from gaussjax.linalg.products import dot, gram
 class LowRank(Covariance):
     """Σ = diag(scale²) + W Wᵀ, `scale` `(..., d)`, `factor` W `(..., d, r)` with r ≪ d.
 
-    Samples cost O(dr), all else O(dr²). Entries of `scale` may be zero where W Wᵀ makes up for it.
+    Samples cost O(dr), all else O(dr²). Densities and solves are as exact as from a dense root by
+    QR, for any W and any `scale` down to the rounding of W: their error is like rounding times the
+    condition number of [diag(scale), W] with rows of unit length.
+
+    `scale` may have any number of zeros, which are exact. Where W Wᵀ does not make up for them Σ is
+    singular: it has samples, moments and sums, a log-determinant of −∞, and NaN where its inverse
+    is needed. A negative scale, or a number that is not finite, makes all NaN.
     """
 
     scale: Float[Array, "... d"] = leaf(rank=1)
@@ -42,6 +48,14 @@ class LowRank(Covariance):
     def logdet(self) -> Float[Array, ""]:
         """By the determinant lemma. O(dr²)"""
         return lowrank.logdet(self._eliminated())
+
+    def pivots(self) -> Array:
+        """Deviations, and sizes of the entries of W."""
+        return jnp.concatenate([self.scale, jnp.abs(self.factor).ravel()])
+
+    def rectangular_root(self) -> Float[Array, "d k"]:
+        """[diag(s), W]."""
+        return jnp.concatenate([jnp.diag(self.scale), self.factor], axis=1)
 
     def thin_parts(self) -> tuple[Array, Array]:
         """As they are."""
@@ -69,16 +83,17 @@ class LowRank(Covariance):
         seen = lowrank.eliminate(self.scale[given], self.factor[given])
         mean, root = lowrank.latent_posterior(seen, values)
         law = LowRank(self.scale[kept], dot(self.factor[kept], root))
-        evidence = log_density(LowRank(self.scale[given], self.factor[given]), values)
-        return Conditional(dot(self.factor[kept], mean), law, evidence)
+        return Conditional(dot(self.factor[kept], mean), law, _log_density(seen, values))
 
     def conditional_where(self, mask: Array, values: Array, /) -> Conditional:
         """As `conditional`: rows that are not given become noise that says nothing. O(dr²)"""
-        seen = LowRank(jnp.where(mask, self.scale, 1.0), jnp.where(mask[:, None], self.factor, 0.0))
-        mean, root = lowrank.latent_posterior(seen._eliminated(), values)
+        seen = lowrank.eliminate(
+            jnp.where(mask, self.scale, 1.0), jnp.where(mask[:, None], self.factor, 0.0)
+        )
+        mean, root = lowrank.latent_posterior(seen, values)
         hidden = jnp.where(mask[:, None], 0.0, self.factor)
         law = LowRank(jnp.where(mask, 0.0, self.scale), dot(hidden, root))
-        evidence = log_density(seen, values, jnp.sum(mask, dtype=values.dtype))
+        evidence = _log_density(seen, values, jnp.sum(mask, dtype=values.dtype))
         return Conditional(values + dot(hidden, mean), law, evidence)
 
     def posterior(self, noise: Covariance, value: Array, /) -> Conditional | None:
@@ -87,12 +102,14 @@ class LowRank(Covariance):
         if tau is None or tau.ndim > 1:
             return None
         both = jnp.hypot(self.scale, tau)
-        mean, root = lowrank.latent_posterior(lowrank.eliminate(both, self.factor), value)
-        share = jnp.square(tau / both)  # of what W z leaves of the value, the rest is s e
-        law = LowRank(self.scale * (tau / both), share[:, None] * dot(self.factor, root))
+        seen = lowrank.eliminate(both, self.factor)
+        mean, root = lowrank.latent_posterior(seen, value)
+        ratio = tau / jnp.where(both == 0, 1.0, both)  # where there is no noise: the value itself
+        share = jnp.square(ratio)  # of what W z leaves of the value, the rest is s e
+        law = LowRank(self.scale * ratio, share[:, None] * dot(self.factor, root))
         signal = dot(self.factor, mean)
         estimate = signal + (1 - share) * (value - signal)
-        return Conditional(estimate, law, log_density(LowRank(both, self.factor), value))
+        return Conditional(estimate, law, _log_density(seen, value))
 
     @property
     def noise_dim(self) -> int:
@@ -106,6 +123,11 @@ class LowRank(Covariance):
     def inv_quad(self, vector: Float[Array, " d"], /) -> Float[Array, ""]:
         """As a sum of squares that keeps its digits at small noise. O(dr²)"""
         return lowrank.inv_quad(self._eliminated(), vector)
+
+    def inv_quad_and_logdet(self, vector: Float[Array, " d"], /) -> tuple[Array, Array]:
+        """From one factorisation. O(dr²)"""
+        seen = self._eliminated()
+        return lowrank.inv_quad(seen, vector), lowrank.logdet(seen)
 
     def times(self, vector: Float[Array, " d"], /) -> Float[Array, " d"]:
         """S² v + W Wᵀv. O(dr)"""
@@ -133,3 +155,11 @@ class LowRank(Covariance):
 
     def _eliminated(self) -> lowrank.Elimination:
         return lowrank.eliminate(self.scale, self.factor)
+
+
+def _log_density(
+    seen: lowrank.Elimination, vector: Array, count: Array | int | None = None
+) -> Array:
+    """`log_density` from the factorisation."""
+    size = len(vector) if count is None else count
+    return log_normal(lowrank.inv_quad(seen, vector), lowrank.logdet(seen), size)

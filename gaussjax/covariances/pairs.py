@@ -30,7 +30,8 @@ def shifted_divergence(
     root_a, root_b = a.covariance_root(), b.covariance_root()
     if root_a is not None and root_b is not None:
         return divergence_of_roots(root_a, root_b, shift)
-    return divergence(a, b) + b.inv_quad(shift)
+    value = divergence(a, b) + b.inv_quad(shift)
+    return jnp.where(a.is_valid() & b.is_valid(), value, jnp.nan)  # in products signs are lost
 
 
 def shifted_trace(a: Covariance, b: Covariance, shift: Float[Array, " d"], /) -> Float[Array, ""]:
@@ -109,11 +110,11 @@ def trace_solve(a: Covariance, b: Covariance, /) -> Float[Array, ""]:
     known = a.trace_to(b)
     if known is not None:
         return known
+    if _is_dense(a) or _is_dense(b):  # all columns at once: a d × d array is there already
+        return jnp.sum(jax.vmap(b.inv_quad, 1)(a.dense_factor()))
     parts = b.thin_parts()
     if parts is not None:  # r products with A, not d solves
         return lowrank.trace_solve(lowrank.eliminate_by_leverage(*parts), a.variance(), a.times)
-    if _is_dense(a) or _is_dense(b):  # all columns at once: a d × d array is there already
-        return jnp.sum(jax.vmap(b.inv_quad, 1)(a.dense_factor()))
     return jnp.sum(over_basis(a, lambda e: b.inv_quad(a.color(e))))
 
 

@@ -82,6 +82,10 @@ class PartitionedCholesky(Covariance):
         """Lᵀ v, of a vector that every device has."""
         return super().color_transpose(partitioned.whole(vector, self.axis))
 
+    def plus(self, other: Covariance, /) -> Covariance | None:
+        """By whole L: the root of a sum is not shared."""
+        return pairs.add(self._whole(), other)
+
     def rescaled(self, factor: Array, /) -> Covariance:
         """diag(f) L, with columns turned so that its diagonal stays positive."""
         rows = jnp.broadcast_to(factor, (self.dim,))

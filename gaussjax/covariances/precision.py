@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 from gaussjax._struct import leaf, structure
 from gaussjax.covariances.base import Conditional, Covariance, Indices, log_normal
 from gaussjax.covariances.scaled import Scaled
+from gaussjax.linalg import small
 from gaussjax.linalg.products import dot, gram
 from gaussjax.linalg.roots import triangular_root
 from gaussjax.linalg.triangular import logdet_of_triangle, solve
@@ -39,6 +40,10 @@ class PrecisionCholesky(Covariance):
     def logdet(self) -> Float[Array, ""]:
         """−2 Σ log Lᵢᵢ. O(d)"""
         return -2 * logdet_of_triangle(self.lower)
+
+    def pivots(self) -> Array:
+        """The diagonal of L."""
+        return small.diagonal(self.lower)
 
     def precision_root(self) -> Float[Array, "d d"]:
         """L."""
@@ -89,7 +94,7 @@ class PrecisionCholesky(Covariance):
         """Precisions add, by QR of both roots. O(d³)
 
         An improper prior (a zero on the diagonal of L) is allowed: the posterior is then as good as
-        the sum is, and the evidence NaN.
+        the sum is, and the evidence −∞ or NaN.
         """
         root = noise.precision_root()
         if root is None:

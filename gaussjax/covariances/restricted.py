@@ -6,19 +6,31 @@ them triangular by QR, so that no covariance matrix is formed and none subtracte
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
-from gaussjax.covariances.base import Conditional, Covariance, Indices, dtype_of
+from gaussjax.covariances.base import Conditional, Covariance, Indices, any_root, dtype_of
 from gaussjax.covariances.cholesky import (
     Cholesky,
     condition_root,
     condition_root_where,
     conditional_of,
 )
+from gaussjax.covariances.diagonal import Diagonal
+from gaussjax.covariances.root import Root
 from gaussjax.covariances.scaled import Scaled
 from gaussjax.linalg.conditional import condition_observed
 from gaussjax.linalg.products import dot
 from gaussjax.linalg.roots import triangular_root
+
+
+def mapped(cov: Covariance, matrix: Float[Array, "m d"], /) -> Covariance:
+    """A Σ Aᵀ; singular where A has more rows than columns."""
+    law = cov.mapped(matrix)
+    if law is not None:
+        return law
+    rows = jax.vmap(cov.color_transpose)(matrix)
+    singular = matrix.shape[0] > cov.dim
+    return Root(rows) if singular else Cholesky(triangular_root(rows))
 
 
 def marginal(cov: Covariance, indices: Indices, /) -> Covariance:
@@ -32,13 +44,13 @@ def conditional(
 ) -> Conditional:
     """Law of the coordinates `kept` of N(0, Σ) where those `given` have these values."""
     law = cov.conditional(kept, given, values)
-    return condition_root(cov.dense_factor(), kept, given, values) if law is None else law
+    return condition_root(any_root(cov), kept, given, values) if law is None else law
 
 
 def conditional_where(cov: Covariance, mask: Array, values: Array, /) -> Conditional:
     """N(0, Σ) given the values at the mask; they are zero elsewhere."""
     law = cov.conditional_where(mask, values)
-    return condition_root_where(cov.dense_factor(), mask, values) if law is None else law
+    return condition_root_where(any_root(cov), mask, values) if law is None else law
 
 
 def posterior(cov: Covariance, noise: Covariance, value: Float[Array, " d"], /) -> Conditional:
@@ -63,11 +75,24 @@ def posterior_of_root(
 
     H is the identity where `matrix` is None. Small triangles are rotated instead.
     """
-    root, noise_root = cov.dense_factor(), noise.dense_factor()
+    root, noise_root = any_root(cov), any_root(noise)
     seen = root if matrix is None else dot(matrix, root)
-    triangles = cov.covariance_root() is not None and noise.covariance_root() is not None
+    triangles = all(
+        c.rectangular_root() is None and c.covariance_root() is not None for c in (cov, noise)
+    )
     return conditional_of(
         condition_observed(root, seen, noise_root, value, triangles=triangles), value
+    )
+
+
+def unit_where(mask: Bool[Array, " d"], cov: Covariance, /) -> Covariance:
+    """Σ with the coordinates at the mask independent of the others and of variance one."""
+    root = cov.covariance_root()
+    if root is not None and root.ndim == 1:
+        return Diagonal(jnp.where(mask, 1.0, root))
+    rows = jnp.where(mask[:, None], 0.0, any_root(cov))
+    return Cholesky(
+        triangular_root(jnp.concatenate([rows, jnp.diag(mask.astype(rows.dtype))], axis=1))
     )
 
 
@@ -81,7 +106,7 @@ def triangle(cov: Covariance, /) -> Float[Array, "d d"]:
     """The lower triangular root of any covariance."""
     root = cov.covariance_root()
     if root is None:
-        return triangular_root(cov.dense_factor())
+        return triangular_root(any_root(cov))
     return jnp.diag(root) if root.ndim == 1 else jnp.tril(root)
 
 

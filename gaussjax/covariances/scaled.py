@@ -41,6 +41,10 @@ class Scaled(Covariance):
         """log|Σ'| + 2 Σ log|fᵢ|."""
         return self.base.logdet() + 2 * logdet_of_diagonal(jnp.abs(self.scale))
 
+    def pivots(self) -> Array:
+        """Sizes of the factors."""
+        return jnp.abs(self.scale)
+
     def divergence_to(self, other: Covariance, /) -> Float[Array, ""] | None:
         """Of second order in the differences of both parts, between two of one structure.
 

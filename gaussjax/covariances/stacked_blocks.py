@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from gaussjax._struct import nested, ranks, structure
 from gaussjax.covariances import pairs, restricted
@@ -45,6 +45,10 @@ class StackedBlocks(Covariance):
     def logdet(self) -> Float[Array, ""]:
         """Σ log|Σᵢ|."""
         return jnp.sum(jax.vmap(lambda c: c.logdet())(self._each))
+
+    def is_valid(self) -> Bool[Array, ""]:
+        """Whether every block is one."""
+        return jnp.all(jax.vmap(lambda c: c.is_valid())(self._each))
 
     def divergence_to(self, other: Covariance, /) -> Float[Array, ""] | None:
         """Sum over the blocks, if both have as many of the same size."""

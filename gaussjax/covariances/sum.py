@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from gaussjax._struct import nested, structure
-from gaussjax.covariances.base import Covariance
+from gaussjax.covariances.base import Covariance, any_root
 from gaussjax.linalg.products import dot
 from gaussjax.linalg.ranges import lengths
 from gaussjax.linalg.sums import inv_quad_and_logdet, root_of_sum
@@ -46,11 +46,16 @@ class Sum(Covariance):
 
     def covariance_root(self) -> Float[Array, "d d"]:
         """L with L Lᵀ = A + B: from the matrix, or the factors where that loses digits. O(d³)"""
-        return root_of_sum(jax.lax.stop_gradient(self.dense()), self._factor())
+        lower = root_of_sum(jax.lax.stop_gradient(self.dense()), self._factor())
+        return self._nan_unless_valid(lower)
 
     def inv_quad_and_logdet(self, vector: Float[Array, " d"], /) -> tuple[Array, Array]:
         """Both by one root, with a derivative that does not go through it. O(d³)"""
-        return inv_quad_and_logdet(self.dense(), self._factor(), vector)
+        distance, logdet = inv_quad_and_logdet(self.dense(), self._factor(), vector)
+        return self._nan_unless_valid(distance), self._nan_unless_valid(logdet)
+
+    def _nan_unless_valid(self, value: Array) -> Array:
+        return jnp.where(self.is_valid(), value, jnp.nan)  # the signs of factors are lost in Σ
 
     @property
     def noise_dim(self) -> int:
@@ -88,4 +93,4 @@ class Sum(Covariance):
         return None if first is None or second is None else Sum(first, second)
 
     def _factor(self) -> Float[Array, "d k"]:
-        return jnp.concatenate([self.first.dense_factor(), self.second.dense_factor()], axis=1)
+        return jnp.concatenate([any_root(self.first), any_root(self.second)], axis=1)

@@ -29,6 +29,9 @@ class Toeplitz(Covariance):
     solves; derivatives of `color`, `whiten` and divergences keep d² numbers. The recursion has an
     error like rounding times the condition of Σ, as a Cholesky factorisation of the matrix has.
 
+    Where Σ is indefinite these are NaN, but not marginals, variances and samples: finding out would
+    cost them O(d²).
+
     Source: Cybenko, SIAM J. Sci. Stat. Comput. 1 (1980): the stability of Levinson and Durbin's.
     """
 

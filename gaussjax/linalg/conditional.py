@@ -19,7 +19,12 @@ from jaxtyping import Array, Float
 from gaussjax.linalg import rotations, small
 from gaussjax.linalg.looped import TILE, looped
 from gaussjax.linalg.products import dot
-from gaussjax.linalg.roots import change_of_root, cotangent_of_root, triangular_root
+from gaussjax.linalg.roots import (
+    change_of_root,
+    cotangent_of_root,
+    solve_in_range,
+    triangular_root,
+)
 from gaussjax.linalg.triangular import logdet_of_triangle, solve
 
 Positions = tuple[int, ...]
@@ -70,6 +75,26 @@ def condition_observed(
         return Conditioned(*_observed_by_rotations(root, seen, noise, values))
     zero = jnp.zeros((root.shape[0], noise.shape[1]), root.dtype)
     return condition_rows(jnp.block([[seen, noise], [root, zero]]), values)
+
+
+def condition_on_law(
+    root: Float[Array, "d k"],
+    seen: Float[Array, "m k"],
+    noise: Float[Array, "m n"],
+    mean: Float[Array, " m"],
+    later: Float[Array, "m l"],
+) -> tuple[Float[Array, " d"], Float[Array, "d d"]]:
+    """Of x = F z where y = H x + e has the law N(v, K Kᵀ) in place of a value. O((d + m)³)
+
+    From roots F, H F, that of e, and K. Given y the law of x is N(B A⁻¹y, C Cᵀ) as above, and with
+    y itself random it has the root [B A⁻¹K, C].
+    """
+    m = seen.shape[0]
+    zero = jnp.zeros((root.shape[0], noise.shape[1]), root.dtype)
+    lower = triangular_root(jnp.block([[seen, noise], [root, zero]]))
+    whitened = solve_in_range(lower[:m, :m], jnp.concatenate([mean[:, None], later], axis=1))
+    moved = dot(lower[m:, :m], whitened)
+    return moved[:, 0], triangular_root(jnp.concatenate([moved[:, 1:], lower[m:, m:]], axis=1))
 
 
 def _from_triangle(lower: Array, values: Array) -> Conditioned:

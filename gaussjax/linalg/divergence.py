@@ -19,7 +19,7 @@ from jaxtyping import Array, Float
 from gaussjax.linalg import small
 from gaussjax.linalg.looped import TILE, looped
 from gaussjax.linalg.products import dot, product_with_transpose
-from gaussjax.linalg.ranges import quotient
+from gaussjax.linalg.ranges import divided, quotient
 from gaussjax.linalg.roots import triangular_root
 from gaussjax.linalg.triangular import inv_quad_lower, solve, solve_triangle
 
@@ -31,13 +31,21 @@ PASS, BY_ENTRIES = 2, 8
 def divergence_of_roots(a: Array, b: Array, shift: Float[Array, " d"]) -> Float[Array, ""]:
     """D(A, B) + ‖K⁻¹v‖² of two triangular roots. O(d) for two diagonals, else O(d³)"""
     if a.ndim == b.ndim == 1:
-        return _of_diagonals(a, b) + jnp.sum(jnp.square(quotient(shift, b)))
+        return _of_diagonals(a, b) + jnp.sum(jnp.square(divided(shift, b)))
     a, b = (jnp.diag(x) if x.ndim == 1 else x for x in (a, b))
     if shift.shape[0] == 0:  # whose derivatives JAX gives the wrong rank in a batch
         return jnp.zeros((), shift.dtype)
     if a.shape[-1] <= small.LIMIT:
         return _small_divergence(a, b, shift)
-    return _large_divergence(a, b) + inv_quad_lower(b, shift)
+    singular = jnp.any(jnp.diagonal(b) == 0)  # which the divergence is infinite or NaN for
+    return _large_divergence(a, b) + jnp.where(singular, 0.0, inv_quad_lower(b, shift))
+
+
+def _infinite_between(a: Array, b: Array, value: Array) -> Array:
+    """Infinity where B is singular and A is not; NaN where both are: no rule knows more."""
+    regular = [small.all_of(small.diagonal(x) != 0) for x in (a, b)]
+    singular = jnp.where(regular[0], jnp.inf, jnp.nan).astype(value.dtype)
+    return jnp.where(regular[1], value, singular)
 
 
 def divergence_of_ratio(ratio: Float[Array, "d d"], logdet: Array) -> Float[Array, ""]:
@@ -47,7 +55,7 @@ def divergence_of_ratio(ratio: Float[Array, "d d"], logdet: Array) -> Float[Arra
     distance from the identity is E. Far from there the logarithm that is known is the better one.
     """
     d = ratio.shape[-1]
-    lower = triangular_root(ratio.T)
+    lower = jnp.where(jnp.isnan(logdet), jnp.nan, triangular_root(ratio.T))  # a sign is lost
     near = jnp.all(jnp.abs(jnp.diagonal(lower) - 1) < 0.5)
     one, zero = jnp.ones(d, lower.dtype), jnp.zeros(d, lower.dtype)
     far_value = jnp.sum(jnp.square(ratio)) - d - logdet
@@ -65,7 +73,7 @@ def _small_divergence(a: Array, b: Array, shift: Array) -> Array:
     for i, column in enumerate(columns):  # one by one: the rounding of one long sum would show
         excess = minus_log1p(column[0], a[i, i] / b[i, i])
         total = total + (_sum_of_squares(column, a) + 2 * excess)
-    return total
+    return _infinite_between(a, b, total)
 
 
 @_small_divergence.defjvp
@@ -126,7 +134,7 @@ def _(primals, tangents):
 @looped(2, 2, to=(0,))
 def _by_solve(a: Array, b: Array) -> Array:
     strict = jnp.sum(jnp.square(jnp.tril(_relative(a, b), -1)))
-    return _of_diagonals(jnp.diagonal(a), jnp.diagonal(b)) + strict
+    return _infinite_between(a, b, _of_diagonals(jnp.diagonal(a), jnp.diagonal(b)) + strict)
 
 
 @jax.custom_jvp
@@ -165,9 +173,13 @@ def _sum_of_squares(scalars: list[Array], like: Array) -> Array:
 
 @jax.custom_jvp
 def _of_diagonals(a: Array, b: Array) -> Array:
-    """Σ (rᵢ² + 2(rᵢ − log(1 + rᵢ))); NaN unless b is positive: two wrong signs look right."""
+    """Σ (rᵢ² + 2(rᵢ − log(1 + rᵢ))); NaN where b is negative: two wrong signs look right.
+
+    A coordinate that is zero in both adds nothing, one that is zero in one of them infinity.
+    """
     r, ratio = _differences(a, b)
-    return jnp.sum(jnp.square(r) + 2 * minus_log1p(r, ratio))
+    value = jnp.square(r) + 2 * minus_log1p(r, ratio)
+    return jnp.sum(jnp.where((b == 0) & (a > 0), jnp.inf, value))
 
 
 @_of_diagonals.defjvp
@@ -175,11 +187,15 @@ def _(primals, tangents):  # in logarithms of a and b, so that no square leaves 
     (a, b), (da, db) = primals, tangents
     r, ratio = _differences(a, b)
     slope = 2 * r * (1 + ratio)
-    return _of_diagonals(a, b), jnp.sum(quotient(slope, a) * da - quotient(slope, b) * db)
+    one_a, one_b = (jnp.where(x == 0, 1.0, x) for x in primals)
+    slopes = jnp.where(a == 0, 0.0, quotient(slope, one_a)), quotient(slope, one_b)
+    return _of_diagonals(a, b), jnp.sum(slopes[0] * da - slopes[1] * db)
 
 
 def _differences(a: Array, b: Array) -> tuple[Array, Array]:
-    b = jnp.where(b > 0, b, jnp.nan)
+    """(a − b) / b and a / b; 0 and 1 where b is zero and a is not negative."""
+    zero = (b == 0) & (a >= 0)
+    a, b = jnp.where(zero, 1.0, a), jnp.where(zero, 1.0, jnp.where(b > 0, b, jnp.nan))
     return quotient(a - b, b), quotient(a, b)
 
 
@@ -189,6 +205,8 @@ def excess_of_logdet(y: Float[Array, "r r"]) -> Float[Array, ""]:
     Elimination of I + Y with pivots 1 + pₖ: log|I + Y| = Σ log(1 + pₖ), and what a step takes off
     the diagonal of Y is a sum of squares over the pivot, so nothing cancels.
     """
+    if y.shape[0] == 0:
+        return jnp.zeros((), y.dtype)
     positions = jnp.arange(y.shape[0])
 
     def step(y: Array, k: Array) -> tuple[Array, Array]:

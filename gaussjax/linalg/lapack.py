@@ -30,10 +30,13 @@ def eigh(matrix: Float[Array, "d d"]) -> Float[Array, "d d+1"]:
 
 
 @looped(2, to=(2, 1))
-def left_singular(matrix: Float[Array, "d d"]) -> tuple[Float[Array, "d d"], Float[Array, " d"]]:
-    """Left singular vectors as columns, and the singular values; NaN where an entry is."""
-    if matrix.shape[0] == 0:
-        return matrix, matrix[0:0].reshape(0)
+def left_singular(matrix: Float[Array, "n k"]) -> tuple[Float[Array, "n m"], Float[Array, " m"]]:
+    """Left singular vectors as columns, m = min(n, k), and the values (descending).
+
+    NaN where an entry is not finite.
+    """
+    if 0 in matrix.shape:
+        return matrix[:, :0], jnp.zeros((0,), matrix.dtype)
     finite = jnp.all(jnp.isfinite(matrix))  # with others LAPACK need not end
     vectors, values, _ = lax.linalg.svd(jnp.where(finite, matrix, 0.0), full_matrices=False)
     return vectors, jnp.where(finite, values, jnp.nan)

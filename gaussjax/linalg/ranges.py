@@ -19,6 +19,13 @@ def _(primals, tangents):
     return z, quotient(dx, y) - z * quotient(dy, y)
 
 
+def divided(vector: Float[Array, " d"], diagonal: Float[Array, " d"]) -> Float[Array, " d"]:
+    """v / σ; where σ is zero, zero or infinite as v is zero or not."""
+    zero = diagonal == 0
+    off = jnp.where(vector == 0, 0.0, jnp.inf).astype(vector.dtype)
+    return jnp.where(zero, off, quotient(vector, jnp.where(zero, 1.0, diagonal)))
+
+
 def unit_of(size: Array) -> Array:
     """A power of two near each size, to divide by without rounding; 1 for zero. A constant"""
     size = lax.stop_gradient(size)

@@ -126,13 +126,34 @@ def change_of_root(lower: Array, factor: Array, dfactor: Array) -> Float[Array, 
     """Derivative of the lower L with L Lᵀ = F Fᵀ.
 
     With Q = L⁻¹F (orthonormal rows) and K = L⁻¹ dF Qᵀ it is dL = L Φ(K + Kᵀ), as for `cholesky`.
+    A row that depends on those before it has a zero pivot, and no column of its own: L Lᵀ changes
+    with such a row by what it has in common with the rows before. What it would have in common with
+    those after it no lower L can show: a `Root` can.
     """
+    zero, lower = _without_zero_pivots(lower)
     k = dot(solve(lower, dfactor), solve(lower, factor).T)
-    return dot(lower, half_triangle(k + k.T))
+    return dot(lower, jnp.where(zero[None], 0.0, half_triangle(k + k.T)))
 
 
 def cotangent_of_root(lower: Array, factor: Array, cotangent: Array) -> Float[Array, "d k"]:
     """Transpose of `change_of_root` for a small L: L⁻ᵀ (P + Pᵀ) Q, P = Φ(LᵀC) and Q = L⁻¹F."""
     product = small.product if lower.shape[-1] <= small.COLUMNS_LIMIT else dot
-    p = half_triangle(product(lower.T, jnp.tril(cotangent)))
+    zero, lower = _without_zero_pivots(lower)
+    p = jnp.where(zero[None], 0.0, half_triangle(product(lower.T, jnp.tril(cotangent))))
     return solve(lower, product(p + p.T, solve(lower, factor)), transpose=True)
+
+
+def solve_in_range(lower: Float[Array, "d d"], rhs: Float[Array, "d k"]) -> Float[Array, "d k"]:
+    """X with L X = B for columns B in the range of L, zero where a pivot of L is. O(d²k)"""
+    zero, lower = _without_zero_pivots(lower)
+    return jnp.where(zero[:, None], 0.0, solve(lower, rhs))
+
+
+def _without_zero_pivots(lower: Array) -> tuple[Array, Array]:
+    """Which pivots are zero, and the triangle with ones in their place.
+
+    NaN where a column with a zero pivot is not zero: substitution cannot find its part.
+    """
+    zero = jnp.diagonal(lower) == 0
+    lost = jnp.any(zero[None] & (jnp.tril(lower) != 0))
+    return zero, jnp.where(lost, jnp.nan, lower + jnp.diag(zero.astype(lower.dtype)))

@@ -163,7 +163,7 @@ def triangular_root(factor: Float[Array, "d k"]) -> Float[Array, "d d"]:
 
 
 def logdet(lower: Float[Array, "d d"]) -> Float[Array, ""]:
-    """Σ log Lᵢᵢ, NaN unless the diagonal is positive."""
+    """Σ log Lᵢᵢ, −∞ where the diagonal has a zero, NaN where it is negative."""
     pivots = [lower[i, i] for i in range(lower.shape[-1])]
     return logdet_of_pivots(pivots) if pivots else jnp.zeros((), lower.dtype)
 
@@ -263,8 +263,23 @@ def total(terms: Column) -> Array:
 
 
 def logdet_of_pivots(pivots: Column) -> Array:
-    """Σ log of scalars, NaN unless all are positive."""
-    return total([jnp.log(jnp.where(x > 0, x, jnp.nan)) for x in pivots])
+    """Σ log of scalars, −∞ where one is zero, NaN where one is negative or infinite."""
+    return total([jnp.log(jnp.where((x >= 0) & (x < jnp.inf), x, jnp.nan)) for x in pivots])
+
+
+def all_of(conditions: Array) -> Array:
+    """Whether all entries of a vector are true; one by one where that fuses."""
+    if not 0 < conditions.shape[0] <= VECTOR_LIMIT:
+        return jnp.all(conditions)
+    return functools.reduce(jnp.logical_and, scalars(conditions))
+
+
+def diagonal(lower: Float[Array, "d d"]) -> Float[Array, " d"]:
+    """The diagonal; as single entries where that fuses."""
+    d = lower.shape[-1]
+    if not 0 < d <= VECTOR_LIMIT:
+        return jnp.diagonal(lower)
+    return jnp.stack([lower[i, i] for i in range(d)])
 
 
 def nonzero(x: Array) -> Array:

@@ -77,7 +77,8 @@ def whiten(
         residual = dot(state.forward, _past(padded, k, state.forward))
         return carry, (residual / jnp.sqrt(state.error), state.error)
 
-    return _recursion(column, visit, None)[2]
+    values, errors = _recursion(column, visit, None)[2]
+    return _nan_unless_positive(values, errors), errors
 
 
 @of_points(lambda _, noise: noise)
@@ -92,7 +93,7 @@ def color(column: Float[Array, " d"], noise: Float[Array, " d"]) -> Float[Array,
         return lax.dynamic_update_index_in_dim(past, value, d - 1 - k, 0), (value, state.error)
 
     values, errors = _recursion(column, visit, empty)[2]
-    return values * jnp.where(jnp.all(errors > 0), 1.0, jnp.nan).astype(values.dtype)
+    return _nan_unless_positive(values, errors)
 
 
 @of_points(lambda _, rhs: rhs)
@@ -266,12 +267,13 @@ Visit = Callable[[Array, Filter, Any], tuple[Any, Any]]
 def _recursion(column: Array, visit: Visit, carry: Any) -> tuple[Filter, Any, Any]:
     """Runs Levinson and Durbin's recursion; `visit` sees the filter before each of d steps.
 
+    An error that is not positive, as of a matrix that is indefinite, is NaN, and those after it.
     In stages of growing static length, since the filter of step k has only k + 1 entries.
     """
     d = column.shape[0]
     padded = _reversed_and_padded(column)
     one = jnp.ones((1,), column.dtype)
-    state, outputs = Filter(one, one, column[0]), []
+    state, outputs = Filter(one, one, _positive(column[0])), []
 
     def step(both: tuple[Filter, Any], k: Array) -> tuple[tuple[Filter, Any], Any]:
         state, carry = both
@@ -281,7 +283,7 @@ def _recursion(column: Array, visit: Visit, carry: Any) -> tuple[Filter, Any, An
         following = Filter(
             state.forward - reflection * shifted,
             shifted - reflection * state.forward,
-            state.error * (1 - jnp.square(reflection)),
+            _positive(state.error * (1 - jnp.square(reflection))),
         )
         last = k == d - 1
         return (jax.tree.map(lambda x, y: jnp.where(last, x, y), state, following), carry), out
@@ -295,8 +297,16 @@ def _recursion(column: Array, visit: Visit, carry: Any) -> tuple[Filter, Any, An
     return state, carry, jax.tree.map(lambda *parts: jnp.concatenate(parts), *outputs)
 
 
+def _nan_unless_positive(values: Array, errors: Array) -> Array:
+    return values * jnp.where(jnp.all(errors > 0), 1.0, jnp.nan).astype(values.dtype)
+
+
+def _positive(error: Array) -> Array:
+    return jnp.where(error > 0, error, jnp.nan)
+
+
 def _sum_of_logs(errors: Array) -> Array:
-    return jnp.sum(jnp.log(jnp.where(errors > 0, errors, jnp.nan)))
+    return jnp.sum(jnp.log(_positive(errors)))
 
 
 STAGES = 4

@@ -57,7 +57,7 @@ def solve_lower_transpose(
 
 @lift
 def logdet_lower(lower: Float[Array, "... d d"]) -> Float[Array, "..."]:
-    """log|L| = Σ log Lᵢᵢ, NaN unless the diagonal is positive. O(d)
+    """log|L| = Σ log Lᵢᵢ, −∞ where a pivot is zero, NaN where one is negative. O(d)
 
     `lower` is `(..., d, d)`; the result is `(...)`. The log-determinant of L Lᵀ is twice this.
 
@@ -96,8 +96,9 @@ def _(primals, tangents):  # a masked sum fuses with other gradients, reading a 
 
 
 def logdet_of_diagonal(diagonal: Float[Array, " d"]) -> Float[Array, ""]:
-    """Σ log of a diagonal, NaN unless it is positive."""
-    return jnp.sum(jnp.log(jnp.where(diagonal > 0, diagonal, jnp.nan)))
+    """Σ log of a diagonal, −∞ where it has a zero, NaN where it is negative or infinite."""
+    valid = (diagonal >= 0) & (diagonal < jnp.inf)
+    return jnp.sum(jnp.log(jnp.where(valid, diagonal, jnp.nan)))
 
 
 def _solve_of_any_rank(lower: Array, rhs: Array, *, transpose: bool) -> Array:
@@ -125,10 +126,14 @@ def _solve_matrix(
 
 
 def inv_quad_lower(lower: Float[Array, "d d"], vector: Float[Array, " d"]) -> Float[Array, ""]:
-    """‖L⁻¹ v‖² for one matrix and vector. O(d²)"""
-    if vector.shape[0] == 0:  # whose derivatives JAX gives the wrong rank in a batch
+    """‖L⁻¹ v‖² for one matrix and vector, NaN where a pivot is zero. O(d²)"""
+    d = vector.shape[0]
+    if d == 0:  # whose derivatives JAX gives the wrong rank in a batch
         return jnp.zeros((), vector.dtype)
-    return _inv_quad(lower, vector)
+    value = _inv_quad(lower, vector)
+    if d <= small.VECTOR_LIMIT:  # NaN there already
+        return value
+    return jnp.where(jnp.all(jnp.diagonal(lower) != 0), value, jnp.nan)
 
 
 # Autodiff through the substitution scatters into L. With w = L⁻¹v and u = L⁻ᵀw instead

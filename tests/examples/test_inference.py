@@ -15,13 +15,13 @@ from examples import gp_regression, kalman, missing_data
 @pytest.fixture(scope="module")
 def tracked(tmp_path_factory):
     out = tmp_path_factory.mktemp("kalman")
-    findings = kalman.main(out, steps=12)
+    findings = kalman.main(out, steps=12, missing=0.4, chain=2_000)
     assert (out / "track.png").stat().st_size > 0
     return findings
 
 
 def textbook_smoother(model, y):
-    """Law of all states given all observations, and log p(y), from dense covariances in NumPy."""
+    """Law of all states given what is seen, and log p(y), from dense covariances in NumPy."""
     prior, f, process, h, noise = (
         (np.asarray(x.mean, float), np.asarray(gj.covariance(x), float))
         if isinstance(x, gj.Gaussian)
@@ -35,26 +35,34 @@ def textbook_smoother(model, y):
     )
     cov = paths @ linalg.block_diag(prior[1], *[process[1]] * (n - 1)) @ paths.T
     mean = paths @ np.concatenate([prior[0], *[process[0]] * (n - 1)])
-    h = np.kron(np.eye(n), h)
-    of_y = h @ cov @ h.T + np.kron(np.eye(n), noise[1])
-    shift = h @ mean + np.tile(noise[0], n)
+    seen = ~np.isnan(y.ravel())
+    y, h = y.ravel()[seen], np.kron(np.eye(n), h)[seen]
+    of_y = h @ cov @ h.T + np.kron(np.eye(n), noise[1])[np.ix_(seen, seen)]
+    shift = h @ mean + np.tile(noise[0], n)[seen]
     gain = np.linalg.solve(of_y, h @ cov).T
     posterior = cov - gain @ h @ cov
     return (
-        (mean + gain @ (y.ravel() - shift)).reshape(n, d),
+        (mean + gain @ (y - shift)).reshape(n, d),
         np.diag(posterior).reshape(n, d),
-        stats.multivariate_normal(shift, of_y).logpdf(y.ravel()),
+        stats.multivariate_normal(shift, of_y).logpdf(y),
     )
 
 
 def test_kalman_smoother_is_the_conditional_of_the_dense_joint_gaussian(tracked):
     mean, variance = gj.mean(tracked.smoothed), gj.variance(tracked.smoothed)
     log_evidence = tracked.filtered.log_evidence
+    assert np.isnan(tracked.observations).any()
     exact = textbook_smoother(tracked.model, np.asarray(tracked.observations, float))
     for answer in (exact, tracked.dense):
         np.testing.assert_allclose(mean, answer[0], atol=1e-4, rtol=1e-5)
         np.testing.assert_allclose(variance, answer[1], atol=1e-4, rtol=1e-4)
         assert log_evidence == pytest.approx(float(answer[2]), abs=1e-4)
+
+
+def test_a_long_chain_stays_as_exact_as_a_short_one(tracked):
+    model, key = tracked.model, jax.random.key(1)
+    short, long = (kalman.run_chain(key, model, n, 0.2) for n in (2_000, 20_000))
+    assert short / 1.3 < long < 1.3 * short < 1.3 * 3.0  # of the noise
 
 
 def test_the_filter_knows_no_later_observation_and_ends_where_the_smoother_begins(tracked):

@@ -1,0 +1,58 @@
+"""Orthonormal rows that span those of a matrix: F = L Q with L lower triangular and Q Qᵀ = I.
+
+L alone is `roots.triangular_root`, and Q = L⁻¹F has lost its orthogonality by as much as F is ill
+conditioned. What is to be projected on the rows of F needs Q itself.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from gaussjax.linalg.cholesky import half_triangle
+from gaussjax.linalg.looped import TILE, looped
+from gaussjax.linalg.products import dot
+from gaussjax.linalg.triangular import solve
+
+
+# With X = L⁻¹dL and K = L⁻¹dF Qᵀ = X + dQ Qᵀ, where dQ Qᵀ is skew: X = Φ(K + Kᵀ).
+@jax.custom_jvp
+def orthonormal_rows(factor: Float[Array, "r n"]) -> tuple[Float[Array, "r r"], Array]:
+    """L, whose diagonal is positive, and Q of F = L Q with independent rows, r ≤ n. O(n r²)"""
+    return _rows_in_turn(factor) if factor.size else (factor[:, :0], factor)
+
+
+@orthonormal_rows.defjvp
+def _(primals, tangents):
+    (factor,), (dfactor,) = primals, tangents
+    lower, rows = orthonormal_rows(factor)
+    change = solve(lower, dfactor)
+    k = dot(change, rows.T)
+    x = half_triangle(k + k.T)
+    return (lower, rows), (dot(lower, x), change - dot(x, rows))
+
+
+@looped(2, to=(2, 2), tile=TILE)
+def _rows_in_turn(factor: Array) -> tuple[Array, Array]:
+    """Gram-Schmidt on each row twice, after which Q is orthonormal to rounding.
+
+    No row is larger than its unit meanwhile, so that no square overflows.
+
+    Source: Giraud, Langou, Rozložník & van den Eshof, Numer. Math. 101 (2005).
+    """
+    units = jnp.max(jnp.abs(factor), axis=1)
+    positions = jnp.arange(factor.shape[0])
+
+    def step(rows: Array, at: tuple[Array, Array]) -> tuple[Array, Array]:
+        row, j = at
+        first = dot(rows, row)  # those from j on are zero still
+        row = row - dot(first, rows)
+        second = dot(rows, row)
+        row = row - dot(second, rows)
+        norm = jnp.sqrt(jnp.sum(jnp.square(row)))
+        rows = lax.dynamic_update_index_in_dim(rows, row / norm, j, 0)
+        return rows, first + second + jnp.where(positions == j, norm, 0.0)
+
+    none = jnp.zeros_like(factor)
+    rows, lower = lax.scan(step, none, (factor / units[:, None], positions))
+    return lower * units[:, None], rows

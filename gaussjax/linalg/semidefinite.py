@@ -1,0 +1,174 @@
+"""Σ = F Fᵀ of a root F with any columns, and the part of space that it reaches: its support.
+
+What is zero is decided on rows of length one, so that it does not depend on units: a singular value
+of those up to max(d, k) ε of the largest is rounding noise, and a vector within 10³ ε of the
+support (of its own length and of a standard deviation) is on it.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float, Int
+
+from gaussjax.linalg import lapack, small
+from gaussjax.linalg.looped import TILE, looped
+from gaussjax.linalg.products import dot
+from gaussjax.linalg.ranges import lengths
+from gaussjax.linalg.roots import change_of_root
+
+NEAR = 1e3  # units of rounding within which a vector is on the support
+
+
+class OnSupport(NamedTuple):
+    """Squared distance ‖F⁺v‖² (∞ off the support), log of the product of eigenvalues, dimension."""
+
+    distance: Float[Array, ""]
+    logdet: Float[Array, ""]
+    dim: Float[Array, ""]
+
+
+def rank(factor: Float[Array, "d k"]) -> Int[Array, ""]:
+    """Number of independent rows of F. O(d² k)"""
+    rows, _ = _unit_rows(lax.stop_gradient(factor))
+    return jnp.sum(_is_kept(lapack.left_singular(rows)[1], factor))
+
+
+@jax.custom_jvp
+def rank_revealing_root(factor: Float[Array, "d k"]) -> Float[Array, "d d"]:
+    """Lower L with L Lᵀ = F Fᵀ, a column zero to the bit where a row depends on others. O(d² k)"""
+    return _by_rows(factor)
+
+
+@rank_revealing_root.defjvp
+def _(primals, tangents):
+    lower = rank_revealing_root(*primals)
+    return lower, change_of_root(lower, *primals, *tangents)
+
+
+@looped(2, to=(2,), tile=TILE)
+def _by_rows(factor: Array) -> Array:
+    """Modified Gram-Schmidt on the rows: LAPACK's QR would not pass over one that depends."""
+    rows, sizes = _unit_rows(factor)
+    if 0 in factor.shape:
+        return jnp.zeros((len(rows), len(rows)), factor.dtype)
+    positions = jnp.arange(len(rows))
+
+    def step(rows: Array, j: Array) -> tuple[Array, Array]:
+        norm = jnp.sqrt(jnp.sum(jnp.square(rows[j])))
+        depends = norm <= _noise(factor)
+        unit = jnp.where(depends, 0.0, rows[j] / jnp.where(depends, 1.0, norm))
+        column = jnp.where(positions > j, dot(rows, unit), 0.0)
+        column = jnp.where(positions == j, jnp.where(depends, 0.0, norm), column)
+        return rows - column[:, None] * unit[None], column
+
+    _, columns = lax.scan(step, rows, positions)
+    return columns.T * sizes[:, None]
+
+
+# Of v = F z on the support and u with A u = v, A = F Fᵀ: the distance is uᵀA u = uᵀv and changes by
+# 2 uᵀdv − uᵀdA u, the log of the product of eigenvalues by tr(A⁺dA) = 2⟨A⁺F, dF⟩.
+@jax.custom_jvp
+def on_support(factor: Float[Array, "d k"], vector: Float[Array, " d"]) -> OnSupport:
+    """What the density on the support is made of. O(d² k)
+
+    Its first derivatives hold for changes that leave the support where it is.
+    """
+    return _on_support(factor, vector)[0]
+
+
+@on_support.defjvp
+def _(primals, tangents):
+    (factor, _), (dfactor, dvector) = primals, tangents
+    found, u, slope = _on_support(*primals)
+    moved = jnp.sum(u * dvector) - jnp.sum(dot(u, dfactor) * dot(u, factor))
+    return found, OnSupport(2 * moved, 2 * jnp.sum(slope * dfactor), jnp.zeros_like(found.dim))
+
+
+def _on_support(factor: Array, vector: Array) -> tuple[OnSupport, Array, Array]:
+    rows, sizes = _unit_rows(factor)
+    basis, values = lapack.left_singular(rows)
+    kept = _is_kept(values, factor)
+    scaled = vector / sizes
+    inside = jnp.where(kept, dot(basis.T, scaled), 0.0)
+    outside = jnp.max(jnp.abs(scaled - dot(basis, inside)), initial=0)
+    near = NEAR * _eps(factor) * (1 + jnp.max(jnp.abs(scaled), initial=0))
+    weights = jnp.where(kept, 1 / jnp.where(kept, values, 1.0), 0.0)
+    is_off = outside > near
+    distance = jnp.where(is_off, jnp.inf, jnp.sum(jnp.square(inside * weights)))
+    u = jnp.where(is_off, jnp.nan, dot(basis, inside * weights * weights) / sizes)
+
+    # The product of eigenvalues does depend on units: it is that of F itself.
+    count = jnp.sum(kept)
+    basis, values = lapack.left_singular(factor)
+    kept = jnp.arange(len(values)) < count
+    values = jnp.where(kept, values, 1.0)
+    logdet = 2 * jnp.sum(jnp.log(values))
+    slope = dot(basis * jnp.where(kept, 1 / values**2, 0.0)[None], dot(basis.T, factor))
+    return OnSupport(distance, logdet, count.astype(factor.dtype)), u, slope
+
+
+def semidefinite_root(
+    matrix: Float[Array, "d d"], tolerance: float, rank: int
+) -> Float[Array, "d k"]:
+    """F = U Λ^{½} of a symmetric A, eigenvalues up to `tolerance` of the largest taken for zero.
+
+    The `rank` columns with the largest eigenvalues. NaN where an eigenvalue is negative
+    beyond the tolerance. Its derivatives are right for functions of F Fᵀ. O(d³)
+    """
+    dropped = len(matrix) - rank
+    limits = jnp.array(tolerance, matrix.dtype), jnp.array(dropped)
+    return _kept_columns(matrix, *limits)[:, dropped:]
+
+
+# With X = dA F (FᵀF)⁺ and the projection P on the range of F, dF = X − ½ P X gives
+#   dF Fᵀ + F dFᵀ = P dA + dA P − P dA P,
+# which is dA but for what would leave the range. No difference of eigenvalues occurs.
+@jax.custom_jvp
+def _kept_columns(matrix: Array, tolerance: Array, dropped: Array) -> Float[Array, "d d"]:
+    """U Λ^{½}, zero in what the tolerance takes for zero and in the columns dropped."""
+    packed = lapack.eigh(matrix)
+    vectors, values = packed[:, :-1], packed[:, -1]
+    limit = tolerance * jnp.max(jnp.abs(values), initial=0)
+    values = jnp.where(jnp.all(values >= -limit), values, jnp.nan)
+    kept = ~(values <= limit) & (jnp.arange(len(values)) >= dropped)
+    return vectors * jnp.where(kept, jnp.sqrt(jnp.maximum(values, 0.0)), 0.0)[None]
+
+
+@_kept_columns.defjvp
+def _(primals, tangents):
+    factor, dmatrix = _kept_columns(*primals), tangents[0]
+    gram = dot(factor.T, factor)  # diagonal, but its derivatives are not
+    values = lax.stop_gradient(jnp.diagonal(gram))
+    inverse = jnp.where(values > 0, 1 / jnp.where(values > 0, values, 1.0), 0.0)
+    inverse = jnp.where(jnp.isnan(values), jnp.nan, inverse)
+
+    def by_gram(columns):  # (FᵀF)⁺ C
+        return lax.custom_linear_solve(
+            lambda x: dot(gram, x),
+            columns,
+            lambda _, c: inverse[:, None] * c,
+            symmetric=True,
+        )
+
+    x = by_gram(dot(factor.T, dmatrix)).T  # dA is symmetric
+    return factor, x - 0.5 * dot(factor, by_gram(dot(factor.T, x)))
+
+
+def _unit_rows(factor: Array) -> tuple[Array, Array]:
+    """F with rows of length one, or zero, and their lengths: 1 of those that are zero."""
+    sizes = small.nonzero(lengths(factor))
+    return factor / sizes[:, None], sizes
+
+
+def _is_kept(values: Array, factor: Array) -> Array:
+    return values > _noise(factor) * jnp.max(values, initial=0)
+
+
+def _noise(factor: Array) -> float:
+    return max(factor.shape) * _eps(factor)
+
+
+def _eps(array: Array) -> float:
+    return float(jnp.finfo(array.dtype).eps)

@@ -1,0 +1,393 @@
+"""Singular laws: what is defined works, what is not is infinite or NaN, and filters go through."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from compiling import quick_jit
+from scipy.stats import multivariate_normal
+
+import gaussjax as gj
+from gaussjax.checks import check_gaussian
+
+Z = jnp.zeros(2)
+REGULAR = gj.from_covariance(Z, jnp.array([[1.0, 0.0], [0.0, 1.0]]))
+W = jnp.array([[0.15], [0.3]])
+SINGULAR = {
+    "root": gj.from_root(Z, W),
+    "semidefinite": gj.from_semidefinite(Z, W @ W.T),
+    "of rank one": gj.from_semidefinite(Z, W @ W.T, rank=1),
+    "low rank": gj.from_low_rank(Z, Z, W),
+    "mapped": gj.affine(gj.standard(1), W),
+    "cholesky": gj.as_cholesky(gj.from_root(Z, W)),
+}
+COVARIANCE = np.array([[0.0225, 0.045], [0.045, 0.09]])
+
+
+def close(got, expected, rtol=2e-6, atol=2e-7):
+    np.testing.assert_allclose(got, expected, rtol=rtol, atol=atol)
+
+
+@pytest.mark.parametrize("kind", SINGULAR)
+def test_a_singular_law_has_moments_maps_and_sums(kind):
+    q = SINGULAR[kind]
+    close(gj.covariance(q), COVARIANCE)
+    close(gj.variance(q), np.diag(COVARIANCE))
+    assert gj.rank(q) == 1
+    close(gj.covariance(gj.convolve(REGULAR, q)), [[1.0225, 0.045], [0.045, 1.09]])
+    close(gj.covariance(gj.convolve(q, q)), 2 * COVARIANCE)
+    close(gj.covariance(gj.affine(q, [[1.0, 1.0]])), [[0.2025]])
+    close(gj.covariance(gj.scale_by(q, [2.0, 0.0])), [[0.09, 0.0], [0.0, 0.0]])
+    close(gj.variance(gj.marginal(q, [1])), [0.09])
+    close(gj.covariance(gj.concatenate([q, REGULAR]))[:2, :2], COVARIANCE)
+    close(gj.covariance(gj.take(gj.stack([q, q]), 1)), COVARIANCE)
+    x = gj.sample(jax.random.key(0), q, (5,))
+    close(x[:, 1], 2 * x[:, 0])
+    close(gj.color(q, jnp.ones(2))[1], 2 * gj.color(q, jnp.ones(2))[0])
+
+
+@pytest.mark.parametrize("kind", SINGULAR)
+def test_a_singular_law_is_observed_conditioned_and_multiplied(kind):
+    q, y = SINGULAR[kind], jnp.array([1.0, 2.0])
+    posterior, log_evidence = gj.observe(q, jnp.eye(2), REGULAR, y)
+    close(posterior.mean, [0.1011236, 0.2022472])
+    total = COVARIANCE + np.eye(2)
+    close(gj.covariance(posterior), COVARIANCE - COVARIANCE @ np.linalg.solve(total, COVARIANCE))
+    close(log_evidence, multivariate_normal([0, 0], total).logpdf(y))
+    close(gj.observe(REGULAR, jnp.eye(2), q, y).posterior.mean, [0.8988764, 1.7977528])
+    for p, r in ((q, REGULAR), (REGULAR, q)):
+        law, log_normalizer = gj.product(p, gj.shift(r, y))
+        close(log_normalizer, log_evidence)
+        mean = COVARIANCE @ np.linalg.solve(total, y)
+        close(law.mean, mean if p is q else np.asarray(y) - mean)
+    close(gj.variance(gj.joint(q, jnp.eye(2), REGULAR)), [0.0225, 0.09, 1.0225, 1.09])
+    close(gj.variance(gj.joint(REGULAR, jnp.eye(2), q)), [1.0, 1.0, 1.0225, 1.09])
+    given = gj.condition(q, [0], jnp.array([0.3]))
+    close(given.mean, [0.6])
+    close(gj.variance(given), [0.0], atol=1e-12)
+
+
+DIVIDED = {
+    "root": SINGULAR["root"],
+    "scale": gj.from_scale(Z, jnp.array([0.0, 2.0])),
+    "isotropic": gj.from_scale(Z, 0.0),
+}
+
+
+@pytest.mark.parametrize("kind", DIVIDED)
+def test_what_divides_by_zero_is_infinite_or_nan(kind):
+    q = DIVIDED[kind]
+    on, off = {
+        "root": ([0.15, 0.3], [0.15, -0.3]),
+        "scale": ([0.0, 2.0], [1e-3, 2.0]),
+        "isotropic": ([0.0, 0.0], [0.0, 1e-3]),
+    }[kind]
+    assert gj.logdet(q) == gj.entropy(q) == -jnp.inf
+    for function in (gj.whiten, gj.score):
+        assert np.isnan(function(q, on)).all()
+    assert np.isnan(gj.solve(q, jnp.ones(2))).all()
+    assert np.isnan(np.diagonal(gj.precision(q))).all()
+    close(gj.mahalanobis(q, on), 0.0 if kind == "isotropic" else 1.0)
+    np.testing.assert_array_equal(gj.mahalanobis(q, off), jnp.inf)
+    np.testing.assert_array_equal(gj.log_prob(q, jnp.array([on, off])), [jnp.inf, -jnp.inf])
+    assert gj.log_prob_on_support(q, off) == -jnp.inf
+
+
+@pytest.mark.parametrize("d", [2, 20, 40])
+def test_a_cholesky_factor_with_a_zero_pivot_has_no_inverse(d):
+    lower = jnp.eye(d).at[0, 0].set(0.0).at[d - 1, 1].set(0.5)
+    g = gj.Gaussian(jnp.zeros(d), gj.Cholesky(lower))
+    for function in (gj.whiten, gj.score, gj.mahalanobis, gj.log_prob):
+        assert np.isnan(function(g, jnp.ones(d))).all()
+    assert gj.entropy(g) == -jnp.inf
+    assert gj.kl_divergence(gj.standard(d), g) == gj.kl_divergence(g, gj.standard(d)) == jnp.inf
+    assert gj.rank(g) == d - 1
+    expected = -0.5 * (d - 1) * np.log(2 * np.pi) - 0.5 * np.log(
+        gj.variance(g)[-1] if d == 2 else 1
+    )
+    close(gj.log_prob_on_support(g, jnp.zeros(d)), expected, rtol=1e-5)
+
+
+def test_the_density_on_the_support_is_scipys():
+    rng = np.random.default_rng(0)
+    for d, k, r in ((5, 3, 3), (4, 7, 4), (6, 4, 2), (20, 30, 7)):
+        factor = rng.normal(size=(d, r)) @ rng.normal(size=(r, k))
+        factor, mean = factor.astype(np.float32), rng.normal(size=d).astype(np.float32)
+        g, x = gj.from_root(mean, factor), mean + factor @ rng.normal(size=k).astype(np.float32)
+        exact = factor.astype(float)
+        expected = multivariate_normal(mean, exact @ exact.T, allow_singular=True).logpdf(x)
+        close(gj.log_prob_on_support(g, x), expected, rtol=1e-5)
+        assert gj.rank(g) == r
+        if r == d:
+            close(gj.log_prob(g, x), expected, rtol=1e-5)
+        else:
+            assert gj.log_prob(g, x) == jnp.inf
+            assert gj.log_prob(g, x + rng.normal(size=d).astype(np.float32)) == -jnp.inf
+    g = gj.from_variance(jnp.zeros(3), jnp.array([1.0, 0.0, 3.0]))
+    expected = multivariate_normal([0] * 3, np.diag([1, 0, 3]), allow_singular=True).logpdf([0] * 3)
+    close(gj.log_prob_on_support(g, jnp.zeros(3)), expected)
+
+
+def test_the_density_on_the_support_has_gradients_within_it():
+    factor = np.array([[1.0, 0.5], [0.3, 2.0], [1.3, 2.5]])  # the third row is the sum of the two
+    x = factor @ [0.4, -0.7]
+    with jax.enable_x64(True):
+
+        def value(change, x):
+            g = gj.from_root(jnp.zeros(3), factor @ (jnp.eye(2) + change))
+            return gj.log_prob_on_support(g, x)
+
+        def regular(change, x):  # the first two coordinates say all; the volume is a constant more
+            return gj.log_prob(gj.from_root(jnp.zeros(2), (factor @ (np.eye(2) + change))[:2]), x)
+
+        got = jax.grad(value, 0)(jnp.zeros((2, 2)), x)
+        expected = jax.grad(regular, 0)(jnp.zeros((2, 2)), x[:2])
+        np.testing.assert_allclose(got, expected, rtol=1e-10)
+        moved = factor @ np.array([1.0, 2.0])
+        got = jax.jvp(lambda x: value(jnp.zeros((2, 2)), x), (x,), (moved,))[1]
+        expected = jax.jvp(lambda x: regular(jnp.zeros((2, 2)), x), (x[:2],), (moved[:2],))[1]
+        np.testing.assert_allclose(got, expected, rtol=1e-10)
+
+
+def test_kl_with_a_singular_law_is_infinite_zero_or_nan():
+    q, diagonal = SINGULAR["root"], gj.from_scale(Z, jnp.array([0.0, 1.0]))
+    for singular in (q, diagonal, SINGULAR["cholesky"]):
+        assert gj.kl_divergence(REGULAR, singular) == jnp.inf
+        assert gj.kl_divergence(singular, REGULAR) == jnp.inf
+        assert gj.kl_divergence(singular, singular) == 0
+    assert np.isnan(gj.kl_divergence(q, gj.from_root(Z, 2 * W)))
+    assert np.isnan(gj.kl_divergence(q, diagonal))
+    wider = gj.from_scale(Z, jnp.array([0.0, 2.0]))
+    close(gj.kl_divergence(diagonal, wider), np.log(2) + 1 / 8 - 1 / 2)
+    assert gj.kl_divergence(gj.shift(diagonal, jnp.array([1.0, 0.0])), wider) == jnp.inf
+
+
+def test_a_root_with_independent_rows_is_a_regular_law():
+    rng = np.random.default_rng(1)
+    factor = rng.normal(size=(3, 5)).astype(np.float32)
+    g, x = gj.from_root(jnp.ones(3), factor), rng.normal(size=3).astype(np.float32)
+    same = gj.from_covariance(jnp.ones(3), factor @ factor.T)
+    close(gj.log_prob(g, x), gj.log_prob(same, x), rtol=1e-5)
+    close(gj.score(g, x), gj.score(same, x), rtol=1e-4)
+    close(gj.kl_divergence(g, same), 0.0, atol=1e-6)
+    close(gj.kl_divergence(gj.standard(3), g), gj.kl_divergence(gj.standard(3), same), rtol=1e-5)
+
+
+def test_roots_of_semidefinite_matrices_have_gradients_at_repeated_eigenvalues():
+    basis = np.linalg.qr(np.random.default_rng(0).normal(size=(4, 4)))[0][:, :3]
+    matrix = basis @ basis.T  # eigenvalues 1, 1, 1 and 0
+    weights = np.random.default_rng(1).normal(size=(4, 4))
+    with jax.enable_x64(True):
+        for rank in (None, 3):
+            slope = jax.grad(
+                lambda m, rank=rank: jnp.sum(
+                    weights * gj.covariance(gj.from_semidefinite(jnp.zeros(4), m, rank=rank))
+                )
+            )(matrix)
+            sym, out = 0.5 * (weights + weights.T), np.eye(4) - matrix
+            np.testing.assert_allclose(slope, sym - out @ sym @ out, atol=1e-12)
+
+
+def test_a_batch_of_laws_may_have_one_that_is_singular():
+    factors = jnp.stack([jnp.eye(2), jnp.concatenate([W, W], axis=1), 2 * jnp.eye(2)])
+    g, x = gj.from_root(jnp.zeros((3, 2)), factors), jnp.array([0.15, 0.3])
+    np.testing.assert_array_equal(gj.rank(g), [2, 1, 2])
+    values, slopes = jax.vmap(
+        jax.value_and_grad(lambda f: gj.log_prob(gj.from_root(Z, f), x))
+    )(factors)  # fmt: skip
+    regular = gj.from_isotropic(jnp.zeros((2, 2)), jnp.array([1.0, 2.0]))
+    close(values[::2], gj.log_prob(regular, x))
+    assert values[1] == jnp.inf
+    assert np.isfinite(slopes[::2]).all()
+
+
+SENTENCES = {
+    r"from_semidefinite and from_root": lambda: gj.from_covariance(Z, W @ W.T),
+    r"matrix must not have a negative eigenvalue": lambda: gj.from_semidefinite(
+        Z, jnp.array([[1.0, 0.0], [0.0, -1.0]])
+    ),
+    r"rank must be at most 2": lambda: gj.from_semidefinite(Z, jnp.eye(2), rank=3),
+    r"tolerance must not be negative": lambda: gj.from_semidefinite(
+        Z, jnp.eye(2), tolerance=-1.0
+    ),
+    r"factor must be finite": lambda: gj.from_root(Z, jnp.array([[1.0], [jnp.nan]])),
+    r"use from_covariance": lambda: gj.from_cholesky(Z, jnp.array([[2.0, 1.0], [1.0, 2.0]])),
+    r"scale must be finite and not negative": lambda: gj.from_scale(Z, jnp.array([1.0, -1.0])),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("sentence", SENTENCES)
+def test_what_no_law_is_gets_a_sentence(sentence):
+    with pytest.raises(ValueError, match=sentence):
+        SENTENCES[sentence]()
+
+
+# No covariance at all ----------------------------------------------------------------------------
+
+ONE = gj.Isotropic(jnp.array(1.0), 1)
+NEGATIVE = {
+    "diagonal": gj.Diagonal(jnp.array([-1.0, 1.0])),
+    "isotropic": gj.Isotropic(jnp.array(-1.0), 2),
+    "infinite": gj.Diagonal(jnp.array([jnp.inf, 1.0])),
+    "cholesky": gj.Cholesky(jnp.array([[-1.0, 0.0], [0.0, 1.0]])),
+    "precision": gj.PrecisionCholesky(jnp.array([[-1.0, 0.0], [0.0, 1.0]])),
+    "low_rank": gj.LowRank(jnp.array([-1.0, 1.0]), jnp.ones((2, 1))),
+    "circulant": gj.Circulant(jnp.array([-1.0, 3.0])),
+    "banded": gj.BandedPrecision(jnp.array([[-1.0, 1.0]])),
+    "kronecker": gj.Kronecker((gj.Diagonal(jnp.array([-1.0, 1.0])), ONE)),
+    "blocks": gj.BlockDiagonal((gj.Diagonal(jnp.array([-1.0])), ONE)),
+    "stacked": gj.StackedBlocks(gj.Diagonal(jnp.array([[-1.0], [1.0]]))),
+    "root": gj.Root(jnp.array([[jnp.nan], [1.0]])),
+    "sum": gj.Sum(gj.Diagonal(jnp.array([-1.0, 1.0])), gj.Isotropic(jnp.array(1.0), 2)),
+}
+QUESTIONS = {
+    "log_prob": lambda g: gj.log_prob(g, jnp.ones(2)),
+    "mahalanobis": lambda g: gj.mahalanobis(g, jnp.ones(2)),
+    "score": lambda g: gj.score(g, jnp.ones(2)),
+    "whiten": lambda g: gj.whiten(g, jnp.ones(2)),
+    "sample": lambda g: gj.sample(jax.random.key(0), g),
+    "variance": gj.variance,
+    "covariance": gj.covariance,
+    "entropy": gj.entropy,
+    "affine": lambda g: gj.covariance(gj.affine(g, jnp.eye(2))),
+    "condition": lambda g: gj.mean(gj.condition(g, [0], jnp.ones(1))),
+    "kl": lambda g: gj.kl_divergence(g, gj.standard(2)),
+    "kl of precision": lambda g: gj.kl_divergence(g, gj.from_precision(Z, jnp.eye(2))),
+    "kl from": lambda g: gj.kl_divergence(gj.standard(2), g),
+    "trace": lambda g: gj.trace_solve(gj.Isotropic(jnp.array(1.0), 2), g.cov),
+}
+
+
+@pytest.mark.parametrize("kind", NEGATIVE)
+def test_what_is_no_covariance_gives_nan(kind):
+    g = gj.Gaussian(Z, NEGATIVE[kind])
+    finite = {name for name, ask in QUESTIONS.items() if not np.isnan(ask(g)).all()}
+    assert finite == set()
+    np.testing.assert_array_equal(gj.mean(g), Z)
+    with pytest.raises(ValueError, match="not valid"):
+        check_gaussian(g)
+
+
+def test_what_takes_the_inverse_of_an_indefinite_toeplitz_matrix_is_nan():
+    g = gj.Gaussian(jnp.zeros(3), gj.Toeplitz(jnp.array([1.0, 2.0, 0.5])))
+    x, p = jnp.ones(3), gj.standard(3)
+    asked = {
+        "log_prob": gj.log_prob(g, x),
+        "mahalanobis": gj.mahalanobis(g, x),
+        "score": gj.score(g, x),
+        "whiten": gj.whiten(g, x),
+        "entropy": gj.entropy(g),
+        "kl": gj.kl_divergence(g, p),
+        "kl from": gj.kl_divergence(p, g),
+        "trace": gj.trace_solve(p.cov, g.cov),
+    }
+    assert {name for name, value in asked.items() if not np.isnan(value).all()} == set()
+    with pytest.raises(ValueError, match="not valid"):
+        check_gaussian(g)
+
+
+def test_a_singular_law_is_valid():
+    for g in SINGULAR.values():
+        check_gaussian(g)
+
+
+def test_numbers_below_a_diagonal_that_are_not_finite_are_reported():
+    g = gj.Gaussian(Z, gj.Cholesky(jnp.array([[1.0, 0.0], [jnp.nan, 1.0]])))
+    with pytest.raises(ValueError, match="not valid"):
+        check_gaussian(g)
+
+
+# Filters -----------------------------------------------------------------------------------------
+
+OBSERVED = np.random.default_rng(0).normal(size=(2, 8, 1))  # two series
+
+
+def constant_velocity(step, kick, noise):
+    """Of position and velocity, pushed at random: the noise of the process has rank one."""
+    one, zero = jnp.ones_like(step), jnp.zeros_like(step)
+    transition = jnp.stack([jnp.stack([one, step]), jnp.stack([zero, one])])
+    push = kick * jnp.stack([step**2 / 2, step])[:, None]
+    return transition, push, jnp.array([[1.0, 0.0]]), noise
+
+
+def without_process_noise(step, kick, noise):
+    transition, push, look, noise = constant_velocity(step, kick, noise)
+    return transition, 0 * push, look, noise
+
+
+def velocity_first(step, kick, noise):
+    """The same in the other order: a zero pivot comes first."""
+    transition, push, look, noise = constant_velocity(step, kick, noise)
+    return transition[::-1, ::-1], 0 * push, look[:, ::-1], noise
+
+
+def autoregression(first, kick, second):
+    """AR(2) in companion form, seen without noise."""
+    transition = jnp.stack([jnp.stack([first, second]), jnp.array([1.0, 0.0], first.dtype)])
+    push, look = jnp.array([[1.0], [0.0]], kick.dtype), jnp.array([[1.0, 0.0]], kick.dtype)
+    return transition, kick * push, look, jnp.zeros_like(kick)
+
+
+FILTERS = {
+    "constant velocity": (constant_velocity, [1.0, 0.3, 0.5], [2.0, 1.0]),
+    "known initial velocity": (constant_velocity, [1.0, 0.3, 0.5], [2.0, 0.0]),
+    "no process noise": (without_process_noise, [1.0, 0.3, 0.5], [2.0, 0.0]),
+    "known velocity first": (velocity_first, [1.0, 0.3, 0.5], [0.0, 2.0]),
+    "autoregression": (autoregression, [0.5, 0.7, 0.3], [1.0, 1.2]),
+    "autoregression from a known past": (autoregression, [0.5, 0.7, 0.3], [1.0, 0.0]),
+}
+
+
+def filtered(model, parameters, start, series):
+    transition, push, look, noise = model(*parameters)
+    start = gj.broadcast_to(gj.as_cholesky(gj.from_scale(Z, start)), series.shape[:1])
+    process = gj.from_root(jnp.zeros_like(start.mean[0]), push)
+    error = gj.from_scale(jnp.zeros(1, push.dtype), noise[None])
+
+    def step(law, y):
+        seen = gj.observe(law, look, error, y)
+        following = gj.convolve(gj.affine(seen.posterior, transition), process)
+        return gj.as_cholesky(following), seen
+
+    _, seen = jax.lax.scan(step, start, jnp.moveaxis(series, 1, 0))
+    return jnp.sum(seen.log_evidence), seen.posterior
+
+
+def textbook(model, parameters, start, series):
+    """The filter in covariances, of one series."""
+    transition, push, look, noise = model(*parameters)
+    mean, cov, value, means, covs = jnp.zeros(2), jnp.diag(start**2), 0.0, [], []
+    for y in series:
+        variance = (look @ cov @ look.T)[0, 0] + noise**2
+        rest, gain = (y - look @ mean)[0], (cov @ look.T)[:, 0] / variance
+        value += -0.5 * (rest**2 / variance + jnp.log(2 * jnp.pi * variance))
+        mean, cov = mean + gain * rest, cov - jnp.outer(gain, gain) * variance
+        means.append(mean)
+        covs.append(cov)
+        mean, cov = transition @ mean, transition @ cov @ transition.T + push @ push.T
+    return value, (jnp.stack(means), jnp.stack(covs))
+
+
+@pytest.mark.parametrize("name", FILTERS)
+def test_filters_of_singular_laws_are_those_of_float64(name):
+    model, parameters, start = FILTERS[name]
+    with jax.enable_x64(True):
+        wide = [jnp.asarray(p, jnp.float64) for p in parameters]
+
+        def total(parameters):
+            found = [textbook(model, parameters, jnp.asarray(start), y) for y in OBSERVED]
+            return found[0][0] + found[1][0], [f[1] for f in found]
+
+        (value, laws), slopes = quick_jit(jax.value_and_grad(total, has_aux=True))(wide)
+    narrow = [jnp.asarray(p, jnp.float32) for p in parameters]
+    series = OBSERVED.astype(np.float32)
+
+    def ours(parameters):
+        return filtered(model, parameters, jnp.array(start, jnp.float32), series)
+
+    (got, posterior), found = quick_jit(jax.value_and_grad(ours, has_aux=True))(narrow)
+    close(got, value, rtol=1e-6)
+    close(found, slopes, rtol=1e-5, atol=1e-5)
+    for i, (means, covs) in enumerate(laws):
+        close(posterior.mean[:, i], means, rtol=1e-5, atol=1e-6)
+        close(gj.covariance(posterior)[:, i], covs, rtol=1e-5, atol=1e-6)
