@@ -73,7 +73,10 @@ def test_the_filter_knows_no_later_observation_and_ends_where_the_smoother_begin
     for other in (shorter, changed):
         np.testing.assert_allclose(gj.mean(other)[:5], gj.mean(filtered)[:5], rtol=1e-6)
     np.testing.assert_array_equal(gj.mean(filtered)[-1], gj.mean(tracked.smoothed)[-1])
-    assert np.all(gj.variance(tracked.smoothed)[:-1] < gj.variance(filtered)[:-1])
+    # less as long as there are later observations: at the end there may be none
+    smoothed, known = gj.variance(tracked.smoothed), gj.variance(filtered)
+    assert np.all(smoothed[:6] < known[:6])
+    assert np.all(smoothed < 1.00001 * known)
 
 
 def test_the_log_evidence_of_the_filter_has_a_gradient(tracked):
