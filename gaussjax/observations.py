@@ -7,7 +7,6 @@ through its own; no covariance is ever subtracted from another.
 import math
 from typing import Annotated, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
@@ -15,16 +14,13 @@ from gaussjax._lift import lift, lift_as_whole
 from gaussjax._struct import exported
 from gaussjax.covariances import (
     Cholesky,
-    Conditional,
-    Covariance,
-    PrecisionCholesky,
     restricted,
 )
-from gaussjax.covariances.base import any_root, log_normal
+from gaussjax.covariances.base import any_root
+from gaussjax.covariances.precision import posterior_of_precision
 from gaussjax.gaussian import Gaussian
 from gaussjax.linalg.conditional import condition_on_law
 from gaussjax.linalg.products import dot
-from gaussjax.linalg.roots import triangular_root
 
 
 @exported
@@ -95,10 +91,12 @@ def observe(
     """Posterior of x ~ prior given y = H x + e, e ~ noise, and log p(y). O((d + m)³)
 
     `matrix` H is `(..., m, d)`, `noise` a Gaussian in m dimensions whose mean counts, `y`
-    `(..., m)`. By QR of the root of (y, x), or rotations where it is small, the array form of the
-    Kalman update: the covariance is positive definite by construction, never Σ − K S Kᵀ. A prior
-    known by its precision stays so, and may be improper (a zero on the diagonal of its factor):
-    then the evidence is −∞, or NaN where the posterior is improper too.
+    `(..., m)`. By QR of the root of (y, x), the array form of the Kalman update: the covariance is
+    positive definite by construction, never Σ − K S Kᵀ. An observation that is far more precise
+    than the prior is first solved for what it fixes, so that neither its digits nor the posterior's
+    are lost beside the prior's. A prior known by its precision stays so, and may be improper (a
+    zero on the diagonal of its factor): then the evidence is −∞, or NaN where the posterior is
+    improper too.
 
     Where `mask` `(..., m)` is given, entries of `y` that it does not name are missing: they are not
     read, may be NaN, and have gradient zero. Noise may correlate them with the others. With all of
@@ -110,7 +108,9 @@ def observe(
         TypeError: `mask` is not boolean.
         ValueError: sizes differ or batch shapes do not broadcast.
 
-    Source: Kailath, Sayed & Hassibi, Linear Estimation, §12.3.
+    Source: Kailath, Sayed & Hassibi, Linear Estimation, §12.3; Cox & Higham, Stability of
+    Householder QR factorization for weighted least squares problems (1998), for why rows of unequal
+    size need pivots.
 
     >>> from gaussjax import standard
     >>> posterior, log_evidence = observe(standard(1), [[1.0]], standard(1), [2.0])
@@ -126,7 +126,7 @@ def observe(
     if root is None:
         law = restricted.posterior_of_root(prior.cov, matrix, noise.cov, innovation)
     else:
-        law = _update_precision(prior.cov, root, matrix, noise.cov, innovation)
+        law = posterior_of_precision(prior.cov, root, matrix, noise.cov, innovation)
     log_evidence = law.log_evidence
     if mask is not None:
         missing = jnp.sum(~mask, dtype=y.dtype)
@@ -161,11 +161,10 @@ def smooth_step(
     >>> smoothed.mean.round(4), variance(smoothed).round(4)
     (Array([1.], dtype=float32), Array([0.5], dtype=float32))
     """
-    root = any_root(filtered.cov)
     shift = smoothed_next.mean - dot(transition, filtered.mean) - process.mean
     mean, lower = condition_on_law(
-        root,
-        dot(transition, root),
+        any_root(filtered.cov),
+        transition,
         any_root(process.cov),
         shift,
         any_root(smoothed_next.cov),
@@ -193,21 +192,3 @@ def product(p: Gaussian, q: Gaussian) -> Product:
     """
     law = restricted.posterior(p.cov, q.cov, q.mean - p.mean)
     return Product(Gaussian(p.mean + law.mean, law.cov), law.log_evidence)
-
-
-def _update_precision(
-    prior: Covariance,
-    root: Float[Array, "d d"],
-    matrix: Float[Array, "m d"],
-    noise: Covariance,
-    value: Float[Array, " m"],
-) -> Conditional:
-    """The same where Σ⁻¹ = L Lᵀ is known: Σ⁻¹ + HᵀΣₑ⁻¹H by QR of [L, (Cₑ⁻¹H)ᵀ]."""
-    whitened = jax.vmap(noise.whiten, 1, 1)(matrix)
-    both = jnp.concatenate([jnp.tril(root), whitened.T], axis=1)
-    law = PrecisionCholesky(triangular_root(both))
-    mean = law.times(dot(whitened.T, noise.whiten(value)))
-    # log|HΣHᵀ + Σₑ| = log|Σₑ| + log|Σ| − log|posterior|, and the quadratic form is a least value
-    logdet = noise.logdet() + prior.logdet() - law.logdet()
-    distance = prior.inv_quad(mean) + noise.inv_quad(value - dot(matrix, mean))
-    return Conditional(mean, law, log_normal(distance, logdet, len(value)))

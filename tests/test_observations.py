@@ -2,7 +2,9 @@
 
 import jax
 import jax.numpy as jnp
+import mpmath
 import numpy as np
+import oracle
 import pytest
 from catalogue import STRUCTURES
 from compiling import quick_jit
@@ -124,3 +126,103 @@ def test_a_smoothing_step_goes_through_singular_laws():
     np.testing.assert_allclose(gj.covariance(smoothed), cov, rtol=1e-5, atol=1e-7)
     ahead, behind = variance(1.01), variance(0.99)
     np.testing.assert_allclose(jax.grad(variance)(1.0), (ahead - behind) / 0.02, rtol=1e-2)
+
+
+UNEQUAL = {  # prior, matrix, noise, y
+    "wide and narrow, two precise": (
+        [[0.01315, 0.0], [-445755.0, 835693.0]], [[1.03, 0.47], [0.98, -0.31]],
+        [[1.3e-3, 0.0], [0.0, 1.3e-3]], [1.0, 2.0],
+    ),
+    "one precise": ([[2e3, 0.0], [1e3, 1.0]], [[1.0, -0.5]], [[1e-4]], [0.3]),
+    "precise and noisy": (
+        [[1.0, 0.0], [0.5, 2.0]], [[1.0, 0.2], [0.9, 0.3], [0.1, 1.0]],
+        [[1e4, 0.0, 0.0], [0.0, 1e-4, 0.0], [0.0, 0.5, 1e2]], [0.5, 0.1, 3.0],
+    ),
+    "one coordinate": ([[1e5]], [[3.0], [1.0]], [[1e-3, 0.0], [1e-3, 1.0]], [1.0, 0.5]),
+    "exact": ([[1e4, 0.0], [3e3, 5e3]], [[0.5, 1.0]], [[0.0]], [2.0]),
+    "a narrow one fixes a wide one": (
+        [[1e4, 0.0, 0.0], [0.0, 1e-3, 0.0], [1.0, 0.0, 10.0]],
+        [[1.0, 50.0, 0.0], [1.0, 50.0, 1.0]], [[1e-4, 0.0], [0.0, 1e-4]], [0.2, 0.4],
+    ),
+}  # fmt: skip
+
+
+def exact_posterior(root, matrix, noise, y):
+    """Mean, covariance and evidence in 60 digits."""
+    f, h, r, y = (x if isinstance(x, mpmath.matrix) else exact(x) for x in (root, matrix, noise, y))
+    prior, total = f * f.T, h * f * f.T * h.T + r * r.T
+    gain = prior * h.T * total**-1
+    evidence = (y.T * total**-1 * y)[0] + mpmath.log(mpmath.det(total * 2 * mpmath.pi))
+    return gain * y, prior - gain * h * prior, -evidence / 2
+
+
+def exact(array):
+    return oracle.matrix(np.reshape(array, (len(array), -1)))
+
+
+def slope(args, which, at):
+    """Derivative of the evidence in one entry, by differences in 60 digits."""
+    step, values = mpmath.mpf(10) ** -25, []
+    for sign in (1, -1):
+        moved = [exact(x) for x in args]
+        moved[which][at] += sign * step
+        values.append(exact_posterior(*moved)[2])
+    return float((values[0] - values[1]) / (2 * step))
+
+
+def floats(matrix):
+    return np.array(matrix.tolist(), float)
+
+
+@pytest.mark.parametrize("case", UNEQUAL)
+def test_precise_observations_of_what_is_known_badly_keep_their_digits(case):
+    root, matrix, noise, y = (np.array(x, np.float32) for x in UNEQUAL[case])
+    prior = gj.Gaussian(jnp.zeros(len(root)), gj.Root(root))
+    errors = gj.Gaussian(jnp.zeros(len(y)), gj.Root(noise))
+    posterior, value = jax.jit(gj.observe)(prior, matrix, errors, y)
+    mean, cov, evidence = exact_posterior(root, matrix, noise, y)
+    mean, cov, evidence = floats(mean)[:, 0], floats(cov), float(evidence)
+    scale = np.sqrt(np.diag(cov))
+    bar = 8 * (len(root) + len(y)) * np.finfo(np.float32).eps
+    # A covariance that is rounding noise beside the prior's entries cannot be told from zero.
+    floor = np.finfo(np.float32).eps * np.linalg.norm(root, axis=1) * (scale == 0)
+    near = np.abs(posterior.mean - mean) <= bar * 8 * (scale + np.abs(mean)) + floor
+    assert near.all(), (posterior.mean, mean, scale)
+    ours = np.asarray(posterior.cov.lower, float)
+    assert np.all(np.abs(ours @ ours.T - cov) <= bar * np.outer(scale, scale) + 1e-30)
+    np.testing.assert_allclose(value, evidence, rtol=bar)
+
+
+@pytest.mark.parametrize("case", UNEQUAL)
+def test_so_do_their_derivatives(case):
+    root, matrix, noise, y = (np.array(x, np.float32) for x in UNEQUAL[case])
+
+    def value(root, matrix, y):
+        prior = gj.Gaussian(jnp.zeros(len(root)), gj.Cholesky(root))
+        return gj.observe(prior, matrix, gj.from_root(jnp.zeros(len(y)), noise), y)[1]
+
+    slopes = jax.jit(jax.grad(value, argnums=(0, 1, 2)))(root, matrix, y)
+    args = root, matrix, noise, y
+    for which, ours in zip((0, 1, 3), slopes, strict=True):
+        array = np.reshape(args[which], (len(args[which]), -1))
+        expected = [slope(args, which, at) for at in np.ndindex(*array.shape)]
+        expected = np.tril(np.reshape(expected, array.shape), 0 if which == 0 else 9)
+        scale = np.max(np.abs(expected))
+        np.testing.assert_allclose(np.reshape(ours, array.shape), expected, 1e-3, 1e-4 * scale)
+
+
+@pytest.mark.parametrize("scale", [1e-2, 1e-4])
+def test_a_prior_known_by_its_precision_keeps_the_digits_of_precise_observations(scale):
+    rng = np.random.default_rng(0)
+    lower = np.tril(rng.normal(size=(4, 4)) + 2 * np.eye(4)).astype(np.float32)
+    matrix, y = (rng.normal(size=s).astype(np.float32) for s in ((2, 4), (2,)))
+    prior = gj.Gaussian(jnp.zeros(4), gj.PrecisionCholesky(jnp.asarray(lower)))
+    noise = gj.from_isotropic(jnp.zeros(2), jnp.float32(scale))
+    posterior, value = gj.observe(prior, matrix, noise, y)
+    # Σ = L⁻ᵀL⁻¹ in float64, of a triangle of condition about ten
+    root, sizes = np.linalg.inv(lower.astype(float)).T, np.float32(scale) * np.eye(2)
+    mean, cov, evidence = exact_posterior(exact(root), exact(matrix), exact(sizes), exact(y))
+    deviations = np.sqrt(np.diag(floats(cov)))
+    errors = np.abs(posterior.mean - floats(mean)[:, 0]) / deviations
+    assert np.max(errors) < 1e-4
+    np.testing.assert_allclose(value, float(evidence), rtol=1e-5)

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from catalogue import STRUCTURES
 from compiling import quick_jit
 from scipy.stats import multivariate_normal
 
@@ -93,19 +94,33 @@ def test_what_divides_by_zero_is_infinite_or_nan(kind):
     assert gj.log_prob_on_support(q, off) == -jnp.inf
 
 
-@pytest.mark.parametrize("d", [2, 20, 40])
-def test_a_cholesky_factor_with_a_zero_pivot_has_no_inverse(d):
-    lower = jnp.eye(d).at[0, 0].set(0.0).at[d - 1, 1].set(0.5)
-    g = gj.Gaussian(jnp.zeros(d), gj.Cholesky(lower))
-    for function in (gj.whiten, gj.score, gj.mahalanobis, gj.log_prob):
-        assert np.isnan(function(g, jnp.ones(d))).all()
+@pytest.mark.parametrize("d", [2, 6, 7, 17, 48, 70])
+def test_a_cholesky_factor_with_a_column_of_zeros_has_a_density_on_its_support(d):
+    rng = np.random.default_rng(d)
+    lower = np.tril(rng.normal(size=(d, d)), -1) / d + np.eye(d)
+    lower[:, d // 2] = 0
+    lower, z = lower.astype(np.float32), rng.normal(size=d).astype(np.float32)
+    z[d // 2] = 0
+    on = (lower @ z).astype(np.float32)
+    off = on + 0.1 * np.eye(d, dtype=np.float32)[d // 2]
+    regular, lost = np.eye(d, dtype=np.float32), lower.copy()
+    lost[-1, d // 2] = 1 if d // 2 < d - 1 else 0
+    batch = jnp.stack([lower, regular, lost])
+    g = gj.Gaussian(jnp.zeros(d), gj.Cholesky(jnp.asarray(lower)))
+    for function in (gj.whiten, gj.score):
+        assert np.isnan(function(g, on)).all()
+    distances = gj.mahalanobis(g, np.stack([on, off]))
+    np.testing.assert_allclose(distances, [z @ z, np.inf], rtol=1e-4)
+    np.testing.assert_array_equal(gj.log_prob(g, np.stack([on, off])), [np.inf, -np.inf])
+    values = jax.vmap(lambda x: gj.log_prob(gj.Gaussian(jnp.zeros(d), gj.Cholesky(x)), off))(batch)
+    expected = -0.5 * (off @ off + d * np.log(2 * np.pi))
+    np.testing.assert_allclose(values[:2], [-np.inf, expected], rtol=1e-5)
+    assert np.isnan(values[2]) or d == 2  # where the column that is lost is the last one
     assert gj.entropy(g) == -jnp.inf
     assert gj.kl_divergence(gj.standard(d), g) == gj.kl_divergence(g, gj.standard(d)) == jnp.inf
     assert gj.rank(g) == d - 1
-    expected = -0.5 * (d - 1) * np.log(2 * np.pi) - 0.5 * np.log(
-        gj.variance(g)[-1] if d == 2 else 1
-    )
-    close(gj.log_prob_on_support(g, jnp.zeros(d)), expected, rtol=1e-5)
+    exact = multivariate_normal(np.zeros(d), lower.astype(float) @ lower.T, allow_singular=True)
+    close(gj.log_prob_on_support(g, jnp.zeros(d)), exact.logpdf(np.zeros(d)), rtol=1e-5)
 
 
 def test_the_density_on_the_support_is_scipys():
@@ -391,3 +406,21 @@ def test_filters_of_singular_laws_are_those_of_float64(name):
     for i, (means, covs) in enumerate(laws):
         close(posterior.mean[:, i], means, rtol=1e-5, atol=1e-6)
         close(gj.covariance(posterior)[:, i], covs, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["cholesky", "diagonal", "precision", "toeplitz"])
+def test_a_map_with_dependent_rows_is_singular(kind):
+    prior, cov = STRUCTURES[kind](np.random.default_rng(0), 3, np.float32)
+    g = gj.Gaussian(jnp.zeros(3), prior)
+    rows = np.array([[1, 2, 0.5], [2, 4, 1], [0.3, -1, 2]], np.float32)
+    for matrix in (rows, rows[:2], rows * np.array([[1e5], [1], [1e-4]], np.float32)):
+        law = gj.affine(g, matrix)
+        assert int(gj.rank(law)) == len(matrix) - 1
+        assert gj.log_prob(law, np.ones(len(matrix), np.float32)) == -np.inf
+        assert gj.entropy(law) == -np.inf
+        expected = matrix @ cov @ matrix.T
+        size = np.sqrt(np.diag(expected))
+        np.testing.assert_allclose(gj.covariance(law) / np.outer(size, size),
+                                   expected / np.outer(size, size), atol=1e-5)  # fmt: skip
+    slopes = jax.grad(lambda a: jnp.sum(gj.variance(gj.affine(g, a))))(jnp.asarray(rows))
+    np.testing.assert_allclose(slopes, 2 * rows @ cov, rtol=1e-4, atol=1e-4)

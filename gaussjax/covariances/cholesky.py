@@ -44,8 +44,8 @@ class Cholesky(Covariance):
 
     def whiten(self, vector: Float[Array, " d"], /) -> Float[Array, " d"]:
         """L⁻¹ v, NaN where a pivot is zero. O(d²)"""
-        regular = small.all_of(self.pivots() != 0)
-        return solve(self.lower, vector) * jnp.where(regular, 1.0, jnp.nan).astype(vector.dtype)
+        factor = jnp.where(small.is_regular(self.lower), 1.0, jnp.nan)
+        return solve(self.lower, vector) * factor.astype(vector.dtype)
 
     def logdet(self) -> Float[Array, ""]:
         """2 Σ log Lᵢᵢ. O(d)"""

@@ -96,15 +96,29 @@ class PrecisionCholesky(Covariance):
         An improper prior (a zero on the diagonal of L) is allowed: the posterior is then as good as
         the sum is, and the evidence −∞ or NaN.
         """
-        root = noise.precision_root()
-        if root is None:
-            root = jax.vmap(noise.whiten, 1, 1)(jnp.eye(self.dim, dtype=value.dtype)).T
-        else:
-            root = jnp.diag(root) if root.ndim == 1 else jnp.tril(root)
-        both = jnp.concatenate([jnp.tril(self.lower), root], axis=1)
-        cov = PrecisionCholesky(triangular_root(both))
-        mean = cov.times(dot(root, dot(root.T, value)))
-        # log|Σ + Σ'| = log|Σ| + log|Σ'| + log|Σ⁻¹ + Σ'⁻¹|, and the quadratic form is a least value
-        logdet = self.logdet() + noise.logdet() - cov.logdet()
-        distance = self.inv_quad(mean) + noise.inv_quad(value - mean)
-        return Conditional(mean, cov, log_normal(distance, logdet, self.dim))
+        one = jnp.eye(self.dim, dtype=value.dtype)
+        return posterior_of_precision(self, self.lower, one, noise, value)
+
+
+def posterior_of_precision(
+    prior: Covariance,
+    root: Float[Array, "d d"],
+    matrix: Float[Array, "m d"],
+    noise: Covariance,
+    value: Float[Array, " m"],
+    /,
+) -> Conditional:
+    """Law of x with precision L Lᵀ given that H x + e has this value. O((d + m) d²)
+
+    The precisions L Lᵀ and HᵀΣₑ⁻¹H add by QR of [L, (Cₑ⁻¹H)ᵀ].
+    """
+    root, whitened = jnp.tril(root), jax.vmap(noise.whiten, 1, 1)(matrix)
+    law = PrecisionCholesky(triangular_root(jnp.concatenate([root, whitened.T], axis=1)))
+    mean = law.times(dot(whitened.T, noise.whiten(value)))
+    # Once more for what is left: products of precise observations are rounded like their size.
+    rest = dot(whitened.T, noise.whiten(value - dot(matrix, mean))) - dot(root, dot(root.T, mean))
+    mean = mean + law.times(rest)
+    # log|HΣHᵀ + Σₑ| = log|Σₑ| + log|Σ| − log|posterior|, and the quadratic form is a least value
+    logdet = noise.logdet() + prior.logdet() - law.logdet()
+    distance = prior.inv_quad(mean) + noise.inv_quad(value - dot(matrix, mean))
+    return Conditional(mean, law, log_normal(distance, logdet, len(value)))

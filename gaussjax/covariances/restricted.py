@@ -19,24 +19,24 @@ from gaussjax.covariances.diagonal import Diagonal
 from gaussjax.covariances.root import Root
 from gaussjax.covariances.scaled import Scaled
 from gaussjax.linalg.conditional import condition_observed
-from gaussjax.linalg.products import dot
 from gaussjax.linalg.roots import triangular_root
+from gaussjax.linalg.semidefinite import rank_revealing_root
 
 
 def mapped(cov: Covariance, matrix: Float[Array, "m d"], /) -> Covariance:
-    """A Σ Aᵀ; singular where A has more rows than columns."""
+    """A Σ Aᵀ; singular where rows of A depend on each other, to rounding."""
     law = cov.mapped(matrix)
     if law is not None:
         return law
     rows = jax.vmap(cov.color_transpose)(matrix)
     singular = matrix.shape[0] > cov.dim
-    return Root(rows) if singular else Cholesky(triangular_root(rows))
+    return Root(rows) if singular else Cholesky(rank_revealing_root(rows))
 
 
 def marginal(cov: Covariance, indices: Indices, /) -> Covariance:
     """Σ restricted to these rows and columns."""
     law = cov.marginal(indices)
-    return Cholesky(triangular_root(root_rows(cov, indices))) if law is None else law
+    return Cholesky(rank_revealing_root(root_rows(cov, indices))) if law is None else law
 
 
 def conditional(
@@ -71,18 +71,10 @@ def posterior_of_root(
     value: Float[Array, " m"],
     /,
 ) -> Conditional:
-    """Law of x ~ N(0, F Fᵀ) given that H x + e has this value, by QR of [[H F, Cₑ], [F, 0]].
-
-    H is the identity where `matrix` is None. Small triangles are rotated instead.
-    """
-    root, noise_root = any_root(cov), any_root(noise)
-    seen = root if matrix is None else dot(matrix, root)
-    triangles = all(
-        c.rectangular_root() is None and c.covariance_root() is not None for c in (cov, noise)
-    )
-    return conditional_of(
-        condition_observed(root, seen, noise_root, value, triangles=triangles), value
-    )
+    """Law of x ~ N(0, F Fᵀ) given that H x + e has this value; H is the identity if None."""
+    root = any_root(cov)
+    matrix = jnp.eye(cov.dim, dtype=root.dtype) if matrix is None else matrix
+    return conditional_of(condition_observed(root, matrix, any_root(noise), value), value)
 
 
 def unit_where(mask: Bool[Array, " d"], cov: Covariance, /) -> Covariance:

@@ -17,8 +17,10 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from gaussjax.linalg import rotations, small
+from gaussjax.linalg.exchange import eliminate, multiplied_out, observed
 from gaussjax.linalg.looped import TILE, looped
 from gaussjax.linalg.products import dot
+from gaussjax.linalg.ranges import lengths
 from gaussjax.linalg.roots import (
     change_of_root,
     cotangent_of_root,
@@ -61,40 +63,63 @@ def condition_triangle(
 
 def condition_observed(
     root: Float[Array, "d k"],
-    seen: Float[Array, "m k"],
+    matrix: Float[Array, "m d"],
     noise: Float[Array, "m n"],
     values: Float[Array, " m"],
-    *,
-    triangles: bool,
 ) -> Conditioned:
-    """Of x = F z where H x + e has these values, from roots F, H F and that of e. O((d + m)³)
-
-    `triangles` says that F and the root of e are lower triangles.
-    """
-    if triangles and _are_rotated(*_parts(root, noise)):
-        return Conditioned(*_observed_by_rotations(root, seen, noise, values))
-    zero = jnp.zeros((root.shape[0], noise.shape[1]), root.dtype)
-    return condition_rows(jnp.block([[seen, noise], [root, zero]]), values)
+    """Of x = F z where H x + e has these values, from F, H and a root of e. O((d + m)³)"""
+    if 0 not in matrix.shape and sum(matrix.shape) <= small.LIMIT:
+        return Conditioned(*_observed_in_one(root, matrix, noise, values))
+    return _observed(root, matrix, noise, values)
 
 
 def condition_on_law(
     root: Float[Array, "d k"],
-    seen: Float[Array, "m k"],
+    matrix: Float[Array, "m d"],
     noise: Float[Array, "m n"],
     mean: Float[Array, " m"],
     later: Float[Array, "m l"],
 ) -> tuple[Float[Array, " d"], Float[Array, "d d"]]:
     """Of x = F z where y = H x + e has the law N(v, K Kᵀ) in place of a value. O((d + m)³)
 
-    From roots F, H F, that of e, and K. Given y the law of x is N(B A⁻¹y, C Cᵀ) as above, and with
-    y itself random it has the root [B A⁻¹K, C].
+    From F, H, a root of e, and K. Given y the law of x is N(B A⁻¹y, C Cᵀ) as above, and with y
+    itself random it has the root [B A⁻¹K, C].
     """
-    m = seen.shape[0]
-    zero = jnp.zeros((root.shape[0], noise.shape[1]), root.dtype)
-    lower = triangular_root(jnp.block([[seen, noise], [root, zero]]))
-    whitened = solve_in_range(lower[:m, :m], jnp.concatenate([mean[:, None], later], axis=1))
-    moved = dot(lower[m:, :m], whitened)
+    rows, moves, _ = observed(root, matrix, noise)
+    m = len(mean)
+    lower = triangular_root(rows)
+    law = dot(moves, jnp.concatenate([mean[:, None], later], axis=1))
+    moved = dot(lower[m:, :m], solve_in_range(lower[:m, :m], law[:m])) - law[m:]
     return moved[:, 0], triangular_root(jnp.concatenate([moved[:, 1:], lower[m:, m:]], axis=1))
+
+
+def _observed(root: Array, matrix: Array, noise: Array, values: Array) -> Conditioned:
+    """By `exchange.py`: what is left of y and x, given y', and back."""
+    rows, moves, logdet = observed(root, matrix, noise)
+    moved, m = dot(moves, values), len(values)
+    law = condition_rows(rows, moved[:m])
+    return law._replace(mean=law.mean - moved[m:], logdet=law.logdet - 2 * logdet)
+
+
+# The values come from one kernel, as below, and the derivatives from those of its parts.
+@jax.custom_jvp
+def _observed_in_one(*arrays: Array) -> tuple[Array, ...]:
+    return _observed_in_tiles(*arrays)
+
+
+@_observed_in_one.defjvp
+def _(primals, tangents):
+    return jax.jvp(lambda *arrays: tuple(_observed(*arrays)), primals, tangents)
+
+
+@looped(2, 2, 2, 1, to=RANKS, tile=TILE)
+def _observed_in_tiles(root: Array, matrix: Array, noise: Array, values: Array) -> Any:
+    rows, moves, _ = eliminate(matrix, noise, lengths(root))
+    moved = small.product(moves, values[:, None])[:, 0]
+    lower, m = small.triangular_root(multiplied_out(rows, root)), len(values)
+    given, kept = range(m), range(m, len(rows))
+    mean, *rest = rotations.condition(lower, moved[:m], kept, given)
+    return mean - moved[m:], *rest
 
 
 def _from_triangle(lower: Array, values: Array) -> Conditioned:
@@ -123,26 +148,9 @@ def _by_rotations(kept: Positions, given: Positions) -> Function:
     def in_tiles(lower: Array, values: Array) -> tuple[Array, ...]:
         return rotations.condition(lower, values, kept, given)
 
-    by_rotations.defjvp(functools.partial(_jvp, _by_root(kept, given)))
+    by_root = _by_root(kept, given)
+    by_rotations.defjvp(lambda primals, tangents: jax.jvp(by_root, primals, tangents))
     return by_rotations
-
-
-@jax.custom_jvp
-def _observed_by_rotations(*arrays: Array) -> tuple[Array, ...]:
-    return _observed_in_tiles(*arrays)
-
-
-@_observed_by_rotations.defjvp
-def _(primals, tangents):
-    def by_root(root, seen, noise, values):
-        return _by_root(*_parts(root, noise))(_joint(root, seen, noise), values)
-
-    return _jvp(by_root, primals, tangents)
-
-
-@looped(2, 2, 2, 1, to=RANKS, tile=TILE)
-def _observed_in_tiles(root: Array, seen: Array, noise: Array, values: Array) -> tuple[Array, ...]:
-    return rotations.condition(_joint(root, seen, noise), values, *_parts(root, noise))
 
 
 @functools.cache
@@ -173,20 +181,3 @@ def _by_root(kept: Positions, given: Positions) -> Function:
         )
 
     return lambda lower, values: tuple(_from_triangle(root(lower), values))
-
-
-def _jvp(function: Function, primals: Any, tangents: Any) -> Any:
-    return jax.jvp(function, primals, tangents)
-
-
-def _joint(root: Array, seen: Array, noise: Array) -> Float[Array, "n n"]:
-    """The root of x and then y."""
-    return jnp.block(
-        [[root, jnp.zeros((root.shape[0], noise.shape[1]), root.dtype)], [seen, noise]]
-    )
-
-
-def _parts(root: Array, noise: Array) -> tuple[Positions, Positions]:
-    """Positions of x and of y in the joint law of both."""
-    d, m = root.shape[0], noise.shape[0]
-    return tuple(range(d)), tuple(range(d, d + m))

@@ -37,15 +37,14 @@ def divergence_of_roots(a: Array, b: Array, shift: Float[Array, " d"]) -> Float[
         return jnp.zeros((), shift.dtype)
     if a.shape[-1] <= small.LIMIT:
         return _small_divergence(a, b, shift)
-    singular = jnp.any(jnp.diagonal(b) == 0)  # which the divergence is infinite or NaN for
-    return _large_divergence(a, b) + jnp.where(singular, 0.0, inv_quad_lower(b, shift))
+    regular = small.is_regular(b)  # else the divergence is infinite or NaN
+    return _large_divergence(a, b) + jnp.where(regular, inv_quad_lower(b, shift), 0.0)
 
 
 def _infinite_between(a: Array, b: Array, value: Array) -> Array:
     """Infinity where B is singular and A is not; NaN where both are: no rule knows more."""
-    regular = [small.all_of(small.diagonal(x) != 0) for x in (a, b)]
-    singular = jnp.where(regular[0], jnp.inf, jnp.nan).astype(value.dtype)
-    return jnp.where(regular[1], value, singular)
+    singular = jnp.where(small.is_regular(a), jnp.inf, jnp.nan).astype(value.dtype)
+    return jnp.where(small.is_regular(b), value, singular)
 
 
 def divergence_of_ratio(ratio: Float[Array, "d d"], logdet: Array) -> Float[Array, ""]:

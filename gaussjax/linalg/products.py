@@ -3,8 +3,13 @@
 JAX's default product is TF32 on GPUs and bfloat16 on TPUs; a covariance needs all its digits.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+from jax import lax
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
 from gaussjax import _checks
@@ -15,7 +20,46 @@ WHOLE = 128  # largest triangle that meets another as a whole: for smaller ones 
 
 def dot(a: Array, b: Array) -> Array:
     """Matrix product in the arguments' own precision, on every device."""
-    return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
+    return jnp.matmul(a, b, precision=lax.Precision.HIGHEST)
+
+
+def with_transpose(
+    function: Callable[..., Any],
+    transpose: Callable[..., Any],
+    *,
+    linear: int = 1,
+    derivative: Callable[..., Any] | None = None,
+) -> Callable[..., Any]:
+    """A function linear in its last arguments that is given its transpose in those, too.
+
+    `transpose` takes the other arguments and cotangents, and returns a tuple. Derivatives are
+    those of `derivative`, or else of `function`. JAX lets a linear function have a transpose of its
+    own only as a solve, of equal shapes: here of y = x, and so of vectors padded to one length.
+    """
+    derivative = derivative or function
+
+    @jax.custom_jvp
+    def transposable(*args: Any) -> Any:
+        others, x = args[:-linear], args[-linear:]
+        like = jax.tree.map(jnp.zeros_like, jax.eval_shape(derivative, *args))
+        (flat, back), (out, unravel) = ravel_pytree(x), ravel_pytree(like)
+        n, m = flat.size, out.size
+
+        def solve(_: Any, b: Array) -> Array:
+            return jnp.pad(ravel_pytree(function(*others, *back(b[:n])))[0], (0, max(n - m, 0)))
+
+        def transpose_solve(_: Any, c: Array) -> Array:
+            cotangents = tuple(transpose(*others, unravel(c[:m])))
+            return jnp.pad(ravel_pytree(cotangents)[0], (0, max(m - n, 0)))
+
+        wide = jnp.pad(flat, (0, max(m - n, 0)))
+        return unravel(lax.custom_linear_solve(lambda y: y, wide, solve, transpose_solve)[:m])
+
+    @transposable.defjvp
+    def _(primals: Any, tangents: Any) -> Any:
+        return transposable(*primals), jax.jvp(derivative, primals, tangents)[1]
+
+    return transposable
 
 
 def gram(factor: Float[Array, "d k"]) -> Float[Array, "d d"]:

@@ -10,8 +10,8 @@ from gaussjax._lift import lift
 from gaussjax.linalg import lapack, small
 from gaussjax.linalg.cholesky import half_triangle
 from gaussjax.linalg.looped import TILE, looped
-from gaussjax.linalg.products import dot, gram
-from gaussjax.linalg.triangular import solve
+from gaussjax.linalg.products import dot, gram, with_transpose
+from gaussjax.linalg.triangular import solve, without_zero_pivots
 
 
 @lift
@@ -119,7 +119,13 @@ def _root_by_lapack(factor: Array) -> Array:
 @triangular_root.defjvp
 def _(primals, tangents):
     lower = triangular_root(*primals)
-    return lower, change_of_root(lower, *primals, *tangents)
+    return lower, tangent_of_root(lower, *primals, *tangents)
+
+
+def tangent_of_root(lower: Array, factor: Array, dfactor: Array) -> Float[Array, "d d"]:
+    """`change_of_root`, which for small matrices has its transpose in tiles."""
+    change = _small_change if len(lower) <= small.LIMIT else change_of_root
+    return change(lower, factor, dfactor)
 
 
 def change_of_root(lower: Array, factor: Array, dfactor: Array) -> Float[Array, "d d"]:
@@ -130,7 +136,7 @@ def change_of_root(lower: Array, factor: Array, dfactor: Array) -> Float[Array, 
     with such a row by what it has in common with the rows before. What it would have in common with
     those after it no lower L can show: a `Root` can.
     """
-    zero, lower = _without_zero_pivots(lower)
+    zero, lower = without_zero_pivots(lower)
     k = dot(solve(lower, dfactor), solve(lower, factor).T)
     return dot(lower, jnp.where(zero[None], 0.0, half_triangle(k + k.T)))
 
@@ -138,22 +144,20 @@ def change_of_root(lower: Array, factor: Array, dfactor: Array) -> Float[Array, 
 def cotangent_of_root(lower: Array, factor: Array, cotangent: Array) -> Float[Array, "d k"]:
     """Transpose of `change_of_root` for a small L: L⁻ᵀ (P + Pᵀ) Q, P = Φ(LᵀC) and Q = L⁻¹F."""
     product = small.product if lower.shape[-1] <= small.COLUMNS_LIMIT else dot
-    zero, lower = _without_zero_pivots(lower)
+    zero, lower = without_zero_pivots(lower)
     p = jnp.where(zero[None], 0.0, half_triangle(product(lower.T, jnp.tril(cotangent))))
     return solve(lower, product(p + p.T, solve(lower, factor)), transpose=True)
 
 
+@looped(2, 2, 2, to=(2,), tile=TILE)
+def _cotangent_in_tiles(lower: Array, factor: Array, cotangent: Array) -> tuple[Array]:
+    return (cotangent_of_root(lower, factor, cotangent),)
+
+
+_small_change = with_transpose(change_of_root, _cotangent_in_tiles)
+
+
 def solve_in_range(lower: Float[Array, "d d"], rhs: Float[Array, "d k"]) -> Float[Array, "d k"]:
     """X with L X = B for columns B in the range of L, zero where a pivot of L is. O(d²k)"""
-    zero, lower = _without_zero_pivots(lower)
+    zero, lower = without_zero_pivots(lower)
     return jnp.where(zero[:, None], 0.0, solve(lower, rhs))
-
-
-def _without_zero_pivots(lower: Array) -> tuple[Array, Array]:
-    """Which pivots are zero, and the triangle with ones in their place.
-
-    NaN where a column with a zero pivot is not zero: substitution cannot find its part.
-    """
-    zero = jnp.diagonal(lower) == 0
-    lost = jnp.any(zero[None] & (jnp.tril(lower) != 0))
-    return zero, jnp.where(lost, jnp.nan, lower + jnp.diag(zero.astype(lower.dtype)))

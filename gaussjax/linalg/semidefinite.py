@@ -16,9 +16,7 @@ from gaussjax.linalg import lapack, small
 from gaussjax.linalg.looped import TILE, looped
 from gaussjax.linalg.products import dot
 from gaussjax.linalg.ranges import lengths
-from gaussjax.linalg.roots import change_of_root
-
-NEAR = 1e3  # units of rounding within which a vector is on the support
+from gaussjax.linalg.roots import tangent_of_root
 
 
 class OnSupport(NamedTuple):
@@ -44,7 +42,7 @@ def rank_revealing_root(factor: Float[Array, "d k"]) -> Float[Array, "d d"]:
 @rank_revealing_root.defjvp
 def _(primals, tangents):
     lower = rank_revealing_root(*primals)
-    return lower, change_of_root(lower, *primals, *tangents)
+    return lower, tangent_of_root(lower, *primals, *tangents)
 
 
 @looped(2, to=(2,), tile=TILE)
@@ -93,7 +91,7 @@ def _on_support(factor: Array, vector: Array) -> tuple[OnSupport, Array, Array]:
     scaled = vector / sizes
     inside = jnp.where(kept, dot(basis.T, scaled), 0.0)
     outside = jnp.max(jnp.abs(scaled - dot(basis, inside)), initial=0)
-    near = NEAR * _eps(factor) * (1 + jnp.max(jnp.abs(scaled), initial=0))
+    near = small.NEAR * _eps(factor) * (1 + jnp.max(jnp.abs(scaled), initial=0))
     weights = jnp.where(kept, 1 / jnp.where(kept, values, 1.0), 0.0)
     is_off = outside > near
     distance = jnp.where(is_off, jnp.inf, jnp.sum(jnp.square(inside * weights)))

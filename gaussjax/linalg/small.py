@@ -15,7 +15,7 @@ import functools
 from collections.abc import Sequence
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 LIMIT = 16
 """Largest dimension at which matrices are unrolled: beyond, compiling costs more than it saves."""
@@ -31,6 +31,9 @@ STRIP = 8
 
 STRIPS_LIMIT = 64
 """Largest triangle that all strips are written out for: beyond, compiling costs too much."""
+
+NEAR = 1e3
+"""Units of rounding within which a vector is taken to be on the support of a singular law."""
 
 COTANGENT_LIMIT = 10
 """Largest factor whose cotangent is made of entries: beyond, compiling costs more than it saves."""
@@ -174,10 +177,22 @@ def largest(vector: Float[Array, " d"]) -> Float[Array, ""]:
 
 
 def inv_quad(lower: Float[Array, "d d"], vector: Float[Array, " d"]) -> Float[Array, ""]:
-    """‖L⁻¹ v‖²: the whitened vector is never stored."""
-    rows = _entries(lower)
-    w = forward(rows, scalars(vector), reciprocals=_reciprocals(rows))
-    return sum((x * x for x in w), jnp.zeros((), vector.dtype))
+    """‖L⁻¹ v‖², d ≥ 1, for a singular L as in `inv_quad_lower`: L⁻¹ v is never stored."""
+    rows, entries = _entries(lower), scalars(vector)
+    near = NEAR * float(jnp.finfo(vector.dtype).eps)
+    zeros = [row[-1] == 0 for row in rows]
+    reciprocals = _reciprocals([[nonzero(row[-1])] for row in rows])
+    is_off = is_lost = jnp.zeros((), bool)
+    w: Column = []
+    for i, row in enumerate(rows):
+        rest = _minus_products(entries[i], row[:i], w)
+        w.append(jnp.where(zeros[i], 0.0, rest * reciprocals[i]))
+        size = total([jnp.abs(entries[i]), *map(jnp.abs, row)])
+        is_off = is_off | (zeros[i] & (jnp.abs(rest) > near * size))
+        for zero, entry in zip(zeros, row[:i], strict=False):
+            is_lost = is_lost | (zero & (entry != 0))
+    distance = jnp.where(is_off, jnp.inf, total([x * x for x in w]))
+    return jnp.where(is_lost, jnp.nan, distance)
 
 
 def relative(
@@ -272,6 +287,14 @@ def all_of(conditions: Array) -> Array:
     if not 0 < conditions.shape[0] <= VECTOR_LIMIT:
         return jnp.all(conditions)
     return functools.reduce(jnp.logical_and, scalars(conditions))
+
+
+def is_regular(lower: Float[Array, "d d"]) -> Bool[Array, ""]:
+    """Whether no pivot is zero."""
+    if not 0 < lower.shape[-1] <= VECTOR_LIMIT:
+        return jnp.all(jnp.diagonal(lower) != 0)
+    pivots = [lower[i, i] for i in range(lower.shape[-1])]
+    return functools.reduce(jnp.logical_and, [pivot != 0 for pivot in pivots])
 
 
 def diagonal(lower: Float[Array, "d d"]) -> Float[Array, " d"]:

@@ -13,13 +13,14 @@ from gaussjax._lift import lift
 from gaussjax.linalg import lapack, small
 from gaussjax.linalg.looped import looped
 from gaussjax.linalg.products import WHOLE, dot, from_halves
+from gaussjax.linalg.sharded_batch import split_over_devices
 from gaussjax.linalg.vector_products import for_vectors, stored
 
 # Largest triangle of a batch for which L⁻ᵀv goes by strips: it comes in gradients, which have more
 # to compile already.
 TRANSPOSE_LIMIT = small.VECTOR_LIMIT
 
-SHARED_LIMIT = 20  # largest triangle that many vectors share and whose substitution is written out
+FUSED_LIMIT = 6  # largest triangle whose quadratic form fuses with what uses it
 
 
 def solve_lower(lower: Float[Array, "... d d"], rhs: Float[Array, "..."]) -> Float[Array, "..."]:
@@ -125,15 +126,25 @@ def _solve_matrix(
     return solve(lower, rhs, transpose=transpose)
 
 
+def without_zero_pivots(lower: Float[Array, "d d"]) -> tuple[Array, Array]:
+    """Which pivots are zero, and the triangle with ones in their place.
+
+    NaN where a column with a zero pivot is not zero: substitution cannot find its part.
+    """
+    zero = jnp.diagonal(lower) == 0
+    lost = jnp.any(zero[None] & (jnp.tril(lower) != 0))
+    return zero, jnp.where(lost, jnp.nan, lower + jnp.diag(zero.astype(lower.dtype)))
+
+
 def inv_quad_lower(lower: Float[Array, "d d"], vector: Float[Array, " d"]) -> Float[Array, ""]:
-    """‖L⁻¹ v‖² for one matrix and vector, NaN where a pivot is zero. O(d²)"""
-    d = vector.shape[0]
-    if d == 0:  # whose derivatives JAX gives the wrong rank in a batch
+    """‖L⁻¹ v‖² for one matrix and vector. O(d²)
+
+    Where columns of L are zero, it is ∞ off the range of L, and on it the least ‖z‖² with L z = v;
+    NaN where only a pivot is.
+    """
+    if vector.shape[0] == 0:  # whose derivatives JAX gives the wrong rank in a batch
         return jnp.zeros((), vector.dtype)
-    value = _inv_quad(lower, vector)
-    if d <= small.VECTOR_LIMIT:  # NaN there already
-        return value
-    return jnp.where(jnp.all(jnp.diagonal(lower) != 0), value, jnp.nan)
+    return _inv_quad(lower, vector)
 
 
 # Autodiff through the substitution scatters into L. With w = L⁻¹v and u = L⁻ᵀw instead
@@ -141,9 +152,9 @@ def inv_quad_lower(lower: Float[Array, "d d"], vector: Float[Array, " d"]) -> Fl
 @jax.custom_jvp
 def _inv_quad(lower: Array, vector: Array) -> Array:
     d = lower.shape[-1]
-    if d <= small.VECTOR_LIMIT:
-        return (small.inv_quad if d <= SHARED_LIMIT else _inv_quad_unless_shared)(lower, vector)
-    return (_inv_quad_by_solve if d <= small.STRIPS_LIMIT else _inv_quad_looped)(lower, vector)
+    if d <= FUSED_LIMIT:
+        return small.inv_quad(lower, vector)
+    return (_inv_quad_of_many if d <= small.STRIPS_LIMIT else _inv_quad_looped)(lower, vector)
 
 
 @_inv_quad.defjvp
@@ -167,16 +178,56 @@ def _(primals, tangents):
     return _solutions(*primals), jax.jvp(_by_solves, primals, tangents)[1]
 
 
-def _inv_quad_by_solve(lower: Array, vector: Array) -> Array:
+def _with_care(lower: Array, vector: Array) -> Array:
+    zero, triangle = without_zero_pivots(lower)
+    whitened = lapack.solve(triangle, vector[:, None], transpose=False)[:, 0]
+    return _length_in_range(lower, zero, whitened, vector)
+
+
+def _inv_quad_of_rows(lower: Array, rows: Array) -> Array:
+    if rows.shape[-1] <= small.LIMIT:
+        one = functools.partial(small.inv_quad, lower)
+        return jnp.vectorize(one, signature="(d)->()")(rows)
+    zero, triangle = without_zero_pivots(lower)
+    whitened = lapack.solve_rows(triangle, rows, transpose=False)
+    length = functools.partial(_length_in_range, lower, zero)
+    return jnp.vectorize(length, signature="(d),(d)->()")(whitened, rows)
+
+
+def _length_in_range(lower: Array, zero: Array, whitened: Array, vector: Array) -> Array:
+    """‖w‖² where pivots are not zero, or ∞ where one is and it leaves something of the vector."""
+    sizes = jnp.abs(vector) + jnp.sum(jnp.abs(jnp.tril(lower)), axis=1)
+    near = small.NEAR * float(jnp.finfo(vector.dtype).eps)
+    is_off = jnp.any(zero & (jnp.abs(whitened) > near * sizes))
+    return jnp.where(is_off, jnp.inf, jnp.sum(jnp.square(jnp.where(zero, 0.0, whitened))))
+
+
+def _inv_quad_of_each(lower: Array, vector: Array) -> Array:
+    """For any leading axes; once more with care if a result is not finite."""
+    fast, careful = (
+        jnp.vectorize(f, signature="(d,d),(d)->()") for f in (_length_of_solution, _with_care)
+    )
+
+    def repaired(lower: Array, vector: Array, value: Array) -> Array:
+        is_regular = jnp.all(jnp.isfinite(value))
+        return lax.cond(
+            is_regular, lambda *x: x[2], lambda *x: careful(*x[:2]), lower, vector, value
+        )
+
+    return split_over_devices(
+        repaired,
+        "... i j, ... i, ... -> ...",
+        whole="ij",
+        elsewhere=lambda lower, vector, _: careful(lower, vector),
+    )(lower, vector, fast(lower, vector))
+
+
+def _length_of_solution(lower: Array, vector: Array) -> Array:
     return jnp.sum(jnp.square(solve(lower, vector)))
 
 
-_inv_quad_looped = looped(2, 1, to=(0,))(_inv_quad_by_solve)
-_inv_quad_unless_shared = for_vectors(
-    jnp.vectorize(small.inv_quad, signature="(d,d),(d)->()"),
-    lambda lower, rows: jnp.sum(jnp.square(lapack.solve_rows(lower, rows, transpose=False)), -1),
-    to=0,
-)
+_inv_quad_looped = looped(2, 1, to=(0,))(_with_care)
+_inv_quad_of_many = for_vectors(_inv_quad_of_each, _inv_quad_of_rows, to=0)
 
 
 def _by_solves(lower: Array, vector: Array) -> tuple[Array, Array]:

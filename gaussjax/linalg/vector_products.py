@@ -13,7 +13,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from gaussjax.linalg import small
-from gaussjax.linalg.products import dot
+from gaussjax.linalg.products import dot, with_transpose
 
 LANES = 16  # columns of what is too large for strips that are multiplied at once
 ONE_PASS = 1024  # largest triangle that is not multiplied by halves
@@ -24,30 +24,6 @@ def lower_times_vector(lower: Float[Array, "d d"], vector: Float[Array, " d"]) -
     if lower.shape[-1] == 0:  # whose transpose JAX gives the wrong rank inside `jit` and `vmap`
         return vector
     return _product(lower, vector)
-
-
-# The derivative is that of a product, whose transpose does not scatter, nor need an array of d² for
-# each of many vectors.
-@jax.custom_jvp
-def _product(lower: Array, vector: Array) -> Array:
-    """L v and, for what transposes it, Lᵀ c.
-
-    JAX lets a linear function have a transpose of its own only as a solve. Of which equation is
-    asked for derivatives in L alone, and those are defined below.
-    """
-    return lax.custom_linear_solve(
-        lambda x: x,
-        vector,
-        solve=lambda _, v: _times(lower, v),
-        transpose_solve=lambda _, c: dot(jnp.tril(lower).T, c),
-    )
-
-
-@_product.defjvp
-def _(primals, tangents):
-    (lower, vector), (dlower, dvector) = primals, tangents
-    change = dot(jnp.tril(dlower), vector) + dot(jnp.tril(lower), dvector)
-    return _product(lower, vector), change
 
 
 def for_vectors(
@@ -94,6 +70,14 @@ def _in_one_pass(lower: Array, vector: Array) -> Array:
 
     return lax.platform_dependent(lower, vector, cpu=on_cpu, default=at_once)
 
+
+# The derivative is that of a product, whose transpose does not scatter, nor need an array of d² for
+# each of many vectors.
+_product = with_transpose(
+    _times,
+    lambda lower, c: (dot(jnp.tril(lower).T, c),),
+    derivative=lambda lower, vector: dot(jnp.tril(lower), vector),
+)
 
 _larger_times = for_vectors(_in_one_pass, lambda lower, rows: dot(rows, jnp.tril(lower).mT))
 
