@@ -16,7 +16,7 @@ def kl_divergence(p: Gaussian, q: Gaussian) -> Float[Array, "..."]:
     D is `logdet_divergence`. A sum of terms that are not negative: exact in float32 also when p
     is close to q, zero (and with a zero gradient) when they are equal. Batch axes broadcast.
 
-    Infinite where one of both is singular. Between two that are: infinite or finite for diagonals,
+    Infinite where one of them is singular. Between two that are: infinite or finite for diagonals,
     as coordinates that are known in both add nothing if their means agree; else NaN, or zero if
     p and q are of the same arrays.
 

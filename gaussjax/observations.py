@@ -12,10 +12,7 @@ from jaxtyping import Array, Bool, Float
 
 from gaussjax._lift import lift, lift_as_whole
 from gaussjax._struct import exported
-from gaussjax.covariances import (
-    Cholesky,
-    restricted,
-)
+from gaussjax.covariances import Cholesky, restricted
 from gaussjax.covariances.base import any_root
 from gaussjax.covariances.precision import posterior_of_precision
 from gaussjax.gaussian import Gaussian

@@ -163,8 +163,25 @@ def main(axes):
         "shared": {d: shared(mesh, rng, d) for d in sizes},
         "crossing": crossing(AxisType[axes], rng),
         "parts": shared_parts(AxisType[axes], rng),
+        "replicated": replicated(mesh),
     }
     print(json.dumps(found))
+
+
+def replicated(mesh):
+    """Errors of the density of a batch that each device of the mesh has whole."""
+    errors = {}
+    for d in (4, 7, 48):
+        lower = jnp.stack([jnp.eye(d) + 0.1 * jnp.tril(jnp.ones((d, d)))] * 2)
+
+        def density(lower, x):
+            return gj.log_prob(gj.Gaussian(jnp.zeros(x.shape[-1]), gj.Cholesky(lower)), x)
+
+        expected = density(lower, jnp.ones((2, d)))
+        with jax.set_mesh(mesh):
+            found = jax.jit(density)(lower, jnp.ones((2, d)))
+        errors[d] = float(np.max(np.abs(np.asarray(found) / np.asarray(expected) - 1)))
+    return errors
 
 
 def traced(mesh, functions, arguments):

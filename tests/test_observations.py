@@ -226,3 +226,78 @@ def test_a_prior_known_by_its_precision_keeps_the_digits_of_precise_observations
     errors = np.abs(posterior.mean - floats(mean)[:, 0]) / deviations
     assert np.max(errors) < 1e-4
     np.testing.assert_allclose(value, float(evidence), rtol=1e-5)
+
+
+def second_derivatives(function, *args):
+    """Hessians in all four combinations of modes, as one vector each."""
+    n = tuple(range(len(args)))
+    modes = {
+        "forward twice": jax.jacfwd(jax.jacfwd(function, n), n),
+        "forward over reverse": jax.jacfwd(jax.grad(function, n), n),
+        "reverse over forward": jax.jacrev(jax.jacfwd(function, n), n),
+        "reverse twice": jax.jacrev(jax.grad(function, n), n),
+    }
+    return {
+        mode: np.concatenate([np.ravel(x) for x in jax.tree.leaves(hessian(*args))])
+        for mode, hessian in modes.items()
+    }
+
+
+def gaussian(lower):
+    return gj.Gaussian(jnp.zeros(len(lower)), gj.Cholesky(lower))
+
+
+def observed(root, matrix, noise):
+    posterior, value = gj.observe(gaussian(root), matrix, gaussian(noise), jnp.ones(2))
+    return value + jnp.sum(posterior.mean) + gj.covariance(posterior)[0, 1]
+
+
+def textbook_observed(root, matrix, noise):
+    root, noise = jnp.tril(root), jnp.tril(noise)
+    prior = root @ root.T
+    total = matrix @ prior @ matrix.T + noise @ noise.T
+    gain, y = jnp.linalg.solve(total, matrix @ prior).T, jnp.ones(2)
+    value = -0.5 * (y @ jnp.linalg.solve(total, y) + jnp.linalg.slogdet(2 * jnp.pi * total)[1])
+    return value + jnp.sum(gain @ y) + (prior - gain @ matrix @ prior)[0, 1]
+
+
+def summed(root, matrix, noise):
+    lower = gj.linalg.factor_of_sum(jnp.tril(root), jnp.concatenate([matrix, noise], 1))
+    return lower[1, 0] + jnp.sin(lower[1, 1])
+
+
+def textbook_summed(root, matrix, noise):
+    root = jnp.tril(root)
+    lower = jnp.linalg.cholesky(root @ root.T + matrix @ matrix.T + noise @ noise.T)
+    return lower[1, 0] + jnp.sin(lower[1, 1])
+
+
+def smoothed(root, matrix, noise):
+    law = gj.smooth_step(gaussian(root), matrix, gaussian(noise), gaussian(noise + root))
+    return gj.covariance(law)[0, 1]
+
+
+def textbook_smoothed(root, matrix, noise):
+    root, noise = jnp.tril(root), jnp.tril(noise)
+    prior, later = root @ root.T, (noise + root) @ (noise + root).T
+    total = matrix @ prior @ matrix.T + noise @ noise.T
+    gain = jnp.linalg.solve(total, matrix @ prior).T
+    return (prior + gain @ (later - total) @ gain.T)[0, 1]
+
+
+@pytest.mark.parametrize("noise", [1.0, 1e-3], ids=["noisy", "precise"])
+@pytest.mark.parametrize(
+    "pair",
+    [(observed, textbook_observed), (summed, textbook_summed), (smoothed, textbook_smoothed)],
+    ids=lambda pair: pair[0].__name__,
+)
+def test_second_derivatives_are_the_textbooks_in_every_mode(pair, noise):
+    rng = np.random.default_rng(0)
+    with jax.enable_x64(True):
+        root, rest = (np.tril(rng.normal(size=(2, 2)) + 2 * np.eye(2)) for _ in range(2))
+        args = [jnp.asarray(x) for x in (root, rng.normal(size=(2, 2)), noise * rest)]
+        ours, textbook = (second_derivatives(function, *args) for function in pair)
+        expected = textbook["forward twice"]
+        for mode, found in ours.items():
+            scale = np.max(np.abs(expected))
+            np.testing.assert_allclose(found, expected, atol=1e-8 * scale, err_msg=mode)

@@ -48,6 +48,10 @@ def test_results_stay_sharded_like_the_batch(report):
     assert {name for name, found in report["batched"].items() if not found["sharded"]} == set()
 
 
+def test_a_batch_that_every_device_has_whole_has_its_densities(report):
+    assert max(report["replicated"].values()) < 1e-5
+
+
 def test_explicit_axes_refuse_no_function_of_any_structure(report):
     assert report["refused"] == {}
 

@@ -424,3 +424,39 @@ def test_a_map_with_dependent_rows_is_singular(kind):
                                    expected / np.outer(size, size), atol=1e-5)  # fmt: skip
     slopes = jax.grad(lambda a: jnp.sum(gj.variance(gj.affine(g, a))))(jnp.asarray(rows))
     np.testing.assert_allclose(slopes, 2 * rows @ cov, rtol=1e-4, atol=1e-4)
+
+
+OF_ALL_STRUCTURES = {
+    "low_rank": gj.LowRank(jnp.zeros(2), jnp.array([[1.0], [2.0]])),
+    "scaled": gj.Scaled(gj.Toeplitz(jnp.array([1.0, 0.5])), jnp.array([1.0, 0.0])),
+    "circulant": gj.Circulant(jnp.array([1.0, 0.0])),
+    "block_diagonal": gj.BlockDiagonal((gj.Diagonal(jnp.zeros(1)), gj.Diagonal(jnp.ones(1)))),
+    "kronecker": gj.Kronecker(
+        (gj.Diagonal(jnp.ones(1)), gj.Cholesky(jnp.array([[1.0, 0.0], [1.0, 0.0]])))
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", OF_ALL_STRUCTURES)
+def test_a_regular_law_is_infinitely_far_from_any_singular_one(kind):
+    p, q = gj.standard(2), gj.Gaussian(jnp.zeros(2), OF_ALL_STRUCTURES[kind])
+    dense = gj.as_cholesky(gj.affine(p, jnp.array([[1.0, 0.2], [0.3, 2.0]])))
+    for regular in (p, dense):
+        assert gj.kl_divergence(regular, q) == gj.kl_divergence(q, regular) == jnp.inf
+    assert gj.kl_divergence(q, q) == 0
+
+
+@pytest.mark.parametrize(
+    "cov",
+    [gj.Toeplitz(jnp.array([1.0, 2.0])), gj.Cholesky(jnp.array([[1.0, 0.0], [jnp.nan, 1.0]]))],
+    ids=lambda cov: type(cov).__name__,
+)
+def test_no_law_has_a_density_on_the_support_of_what_is_no_covariance(cov):
+    assert np.isnan(gj.log_prob_on_support(gj.Gaussian(jnp.zeros(2), cov), jnp.ones(2)))
+
+
+def test_an_infinite_entry_is_no_distance():
+    for d in (2, 20, 70):
+        lower = jnp.eye(d).at[1, 0].set(jnp.inf)
+        g = gj.Gaussian(jnp.zeros(d), gj.Cholesky(lower))
+        assert np.isnan(gj.log_prob(g, jnp.ones(d)))

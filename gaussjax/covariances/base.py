@@ -73,7 +73,7 @@ def _of_one(member: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class Covariance(abc.ABC):
-    """A positive definite Σ = C Cᵀ in some structure.
+    """Σ = C Cᵀ in some structure, positive definite or singular.
 
     Its members are written for one covariance, and refuse a batch; public functions take batches.
     """

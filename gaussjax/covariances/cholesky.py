@@ -60,7 +60,7 @@ class Cholesky(Covariance):
         return self.lower
 
     def inv_quad(self, vector: Float[Array, " d"], /) -> Float[Array, ""]:
-        """‖L⁻¹v‖² in one pass that does not store L⁻¹v."""
+        """‖L⁻¹v‖², ∞ off the support where columns of L are zero."""
         return inv_quad_lower(self.lower, vector)
 
     def dense_factor(self) -> Float[Array, "d d"]:

@@ -31,6 +31,8 @@ def shifted_divergence(
     if root_a is not None and root_b is not None:
         return divergence_of_roots(root_a, root_b, shift)
     value = divergence(a, b) + b.inv_quad(shift)
+    singular = (b.logdet() == -jnp.inf) & (a.logdet() > -jnp.inf)
+    value = jnp.where(singular, jnp.inf, value)
     return jnp.where(a.is_valid() & b.is_valid(), value, jnp.nan)  # in products signs are lost
 
 

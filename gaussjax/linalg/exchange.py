@@ -4,12 +4,14 @@ A root of the law of (y, x) has the rows H F of y and F of x, and an orthogonal 
 each of them to its own rounding. Where a precise observation follows a coordinate that is known
 badly, that rounding is larger than the noise, and with it than what is left of the coordinate. So
 before the rows are multiplied out, such an observation changes places with the coordinate that it
-fixes, by Gauss-Jordan elimination with complete pivoting: hⱼxⱼ = y − (the rest of h) x − e. The law
-of x given y is then that of
+fixes, by Gauss-Jordan elimination with complete pivoting: hⱼxⱼ = y − (the rest of h) x − e.
 
-    x = x' − S y  given  y' = T y,
+With T (m × m, of determinant one) and S (d × m) for what it does to y = H x + e and x,
 
-where what is left of x and y in terms of x and e is Z, with exact zeros for what was eliminated.
+    y' = T y,   x' = x + S y,   [y'; x'] = Z [x; u],
+
+where Z ((m + d) × (d + n)) has exact zeros for what was eliminated, and u are the n parts of
+e = R u. The law of x given y is that of x' − S y given y'.
 """
 
 import functools
@@ -25,11 +27,13 @@ from gaussjax.linalg.looped import TILE, looped
 from gaussjax.linalg.products import dot, with_transpose
 from gaussjax.linalg.ranges import lengths
 
-BAR = 8  # digits that an observation may cost: rounding times this times the dimension
+BAR = (
+    8  # times m + d: standard deviations of a coordinate in units of the noise, from which it pays
+)
 
 
 class Observed(NamedTuple):
-    """Rows of a root of (y', x'), [T; S], and log|T|."""
+    """Rows of a root of (y', x'), [T; S], and log|T|, which is zero and has a derivative."""
 
     rows: Float[Array, "m+d k+n"]
     moves: Float[Array, "m+d m"]

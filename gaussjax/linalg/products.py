@@ -32,9 +32,9 @@ def with_transpose(
 ) -> Callable[..., Any]:
     """A function linear in its last arguments that is given its transpose in those, too.
 
-    `transpose` takes the other arguments and cotangents, and returns a tuple. Derivatives are
-    those of `derivative`, or else of `function`. JAX lets a linear function have a transpose of its
-    own only as a solve, of equal shapes: here of y = x, and so of vectors padded to one length.
+    `transpose` takes the other arguments and one cotangent, shaped like the result, and returns a
+    tuple. Derivatives are those of `derivative`, or else of `function`. JAX lets a linear function
+    have a transpose of its own only as a solve: here of x' = x, y − f(x') = 0.
     """
     derivative = derivative or function
 
@@ -43,17 +43,28 @@ def with_transpose(
         others, x = args[:-linear], args[-linear:]
         like = jax.tree.map(jnp.zeros_like, jax.eval_shape(derivative, *args))
         (flat, back), (out, unravel) = ravel_pytree(x), ravel_pytree(like)
-        n, m = flat.size, out.size
 
-        def solve(_: Any, b: Array) -> Array:
-            return jnp.pad(ravel_pytree(function(*others, *back(b[:n])))[0], (0, max(n - m, 0)))
+        def smooth(x: Array) -> Array:
+            return ravel_pytree(derivative(*others, *back(x)))[0]
 
-        def transpose_solve(_: Any, c: Array) -> Array:
-            cotangents = tuple(transpose(*others, unravel(c[:m])))
-            return jnp.pad(ravel_pytree(cotangents)[0], (0, max(m - n, 0)))
+        def solve(_: Any, b: tuple[Array, Array]) -> tuple[Array, Array]:
+            return b[0], b[1] + ravel_pytree(function(*others, *back(b[0])))[0]
 
-        wide = jnp.pad(flat, (0, max(m - n, 0)))
-        return unravel(lax.custom_linear_solve(lambda y: y, wide, solve, transpose_solve)[:m])
+        def transpose_solve(_: Any, c: tuple[Array, Array]) -> tuple[Array, Array]:
+            return c[0] + ravel_pytree(tuple(transpose(*others, unravel(c[1]))))[0], c[1]
+
+        # Of what is constant JAX makes no transpose: so zeros, and ones, depend on what is not.
+        def zeros(like: Any, size: int) -> Array:
+            return jnp.pad(ravel_pytree(like)[0][:0], (0, size))
+
+        ones = 1 + zeros(others, flat.size), 1 + zeros(others, out.size)
+        solution: Any = lax.custom_linear_solve(
+            lambda xy: (ones[0] * xy[0], ones[1] * xy[1] - smooth(xy[0])),
+            (flat, zeros(x, out.size)),
+            solve,
+            transpose_solve,
+        )
+        return unravel(solution[1] + zeros(solution[0], out.size))
 
     @transposable.defjvp
     def _(primals: Any, tangents: Any) -> Any:

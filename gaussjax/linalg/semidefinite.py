@@ -28,7 +28,7 @@ class OnSupport(NamedTuple):
 
 
 def rank(factor: Float[Array, "d k"]) -> Int[Array, ""]:
-    """Number of independent rows of F. O(d² k)"""
+    """Number of independent rows of F, zero where an entry is not finite. O(d² k)"""
     rows, _ = _unit_rows(lax.stop_gradient(factor))
     return jnp.sum(_is_kept(lapack.left_singular(rows)[1], factor))
 
@@ -95,6 +95,7 @@ def _on_support(factor: Array, vector: Array) -> tuple[OnSupport, Array, Array]:
     weights = jnp.where(kept, 1 / jnp.where(kept, values, 1.0), 0.0)
     is_off = outside > near
     distance = jnp.where(is_off, jnp.inf, jnp.sum(jnp.square(inside * weights)))
+    distance = jnp.where(jnp.all(jnp.isfinite(factor)), distance, jnp.nan)
     u = jnp.where(is_off, jnp.nan, dot(basis, inside * weights * weights) / sizes)
 
     # The product of eigenvalues does depend on units: it is that of F itself.

@@ -52,7 +52,7 @@ def split_over_devices(
     def call(*arrays: Array) -> Any:
         names = _names(before, arrays)
         split = _split([jax.typeof(x) for x in arrays], names, whole)
-        if not split:
+        if not (split or explicit_axes()):
             return on_this_platform(*arrays)
         specs = [_spec(split, axes) for axes in names]
         batch = max(len(axes) - len(_letters(t)) for axes, t in zip(names, before, strict=True))

@@ -187,8 +187,9 @@ def inv_quad(lower: Float[Array, "d d"], vector: Float[Array, " d"]) -> Float[Ar
     for i, row in enumerate(rows):
         rest = _minus_products(entries[i], row[:i], w)
         w.append(jnp.where(zeros[i], 0.0, rest * reciprocals[i]))
-        size = total([jnp.abs(entries[i]), *map(jnp.abs, row)])
-        is_off = is_off | (zeros[i] & (jnp.abs(rest) > near * size))
+        size = total([jnp.abs(x) for x in row])
+        is_off = is_off | (zeros[i] & (jnp.abs(rest) > near * (jnp.abs(entries[i]) + size)))
+        is_lost = is_lost | (size == jnp.inf)
         for zero, entry in zip(zeros, row[:i], strict=False):
             is_lost = is_lost | (zero & (entry != 0))
     distance = jnp.where(is_off, jnp.inf, total([x * x for x in w]))

@@ -129,10 +129,12 @@ def _solve_matrix(
 def without_zero_pivots(lower: Float[Array, "d d"]) -> tuple[Array, Array]:
     """Which pivots are zero, and the triangle with ones in their place.
 
-    NaN where a column with a zero pivot is not zero: substitution cannot find its part.
+    NaN where a column with a zero pivot is not zero: substitution cannot find its part. And where
+    an entry is infinite.
     """
     zero = jnp.diagonal(lower) == 0
-    lost = jnp.any(zero[None] & (jnp.tril(lower) != 0))
+    entries = jnp.tril(lower)
+    lost = jnp.any(zero[None] & (entries != 0)) | jnp.any(jnp.isinf(entries))
     return zero, jnp.where(lost, jnp.nan, lower + jnp.diag(zero.astype(lower.dtype)))
 
 
@@ -180,8 +182,8 @@ def _(primals, tangents):
 
 def _with_care(lower: Array, vector: Array) -> Array:
     zero, triangle = without_zero_pivots(lower)
-    whitened = lapack.solve(triangle, vector[:, None], transpose=False)[:, 0]
-    return _length_in_range(lower, zero, whitened, vector)
+    whitened = lax.linalg.triangular_solve(triangle, vector[:, None], left_side=True, lower=True)
+    return _length_in_range(lower, zero, whitened[:, 0], vector)
 
 
 def _inv_quad_of_rows(lower: Array, rows: Array) -> Array:
@@ -203,23 +205,24 @@ def _length_in_range(lower: Array, zero: Array, whitened: Array, vector: Array) 
 
 
 def _inv_quad_of_each(lower: Array, vector: Array) -> Array:
-    """For any leading axes; once more with care if a result is not finite."""
-    fast, careful = (
-        jnp.vectorize(f, signature="(d,d),(d)->()") for f in (_length_of_solution, _with_care)
-    )
+    """For any leading axes; once more with care, one by one, if a result is not finite."""
+
+    def one_by_one(lower: Array, vector: Array, value: Array) -> Array:
+        d = vector.shape[-1]
+        pairs = lower.reshape(-1, d, d), vector.reshape(-1, d)
+        return lax.map(lambda pair: _with_care(*pair), pairs).reshape(value.shape)
 
     def repaired(lower: Array, vector: Array, value: Array) -> Array:
-        is_regular = jnp.all(jnp.isfinite(value))
-        return lax.cond(
-            is_regular, lambda *x: x[2], lambda *x: careful(*x[:2]), lower, vector, value
-        )
+        is_finite = jnp.all(jnp.isfinite(value))
+        return lax.cond(is_finite, lambda *x: x[2], one_by_one, lower, vector, value)
 
-    return split_over_devices(
-        repaired,
-        "... i j, ... i, ... -> ...",
-        whole="ij",
-        elsewhere=lambda lower, vector, _: careful(lower, vector),
-    )(lower, vector, fast(lower, vector))
+    def at_once(lower: Array, vector: Array, value: Array) -> Array:
+        return jnp.vectorize(_with_care, signature="(d,d),(d)->()")(lower, vector)
+
+    rule = "... i j, ... i, ... -> ..."
+    repair = split_over_devices(repaired, rule, whole="ij", elsewhere=at_once)
+    fast = jnp.vectorize(_length_of_solution, signature="(d,d),(d)->()")
+    return repair(lower, vector, fast(lower, vector))
 
 
 def _length_of_solution(lower: Array, vector: Array) -> Array:
