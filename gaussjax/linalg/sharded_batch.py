@@ -43,8 +43,9 @@ def split_over_devices(
     automatic.def_partition(partition, sharding_rule=rule, need_replication_factors=tuple(whole))
 
     def on_this_platform(*arrays: Array) -> Any:
-        is_part = any(varying_axes(x) for x in arrays)  # of what a `shard_map` around this splits
-        here = function if is_part else automatic
+        # What a `shard_map` around this splits is a part; what explicit axes do not split is whole.
+        is_settled = explicit_axes() or any(varying_axes(x) for x in arrays)
+        here = function if is_settled else automatic
         if elsewhere is None:
             return here(*arrays)
         return lax.platform_dependent(*arrays, cpu=here, default=elsewhere)
@@ -52,7 +53,7 @@ def split_over_devices(
     def call(*arrays: Array) -> Any:
         names = _names(before, arrays)
         split = _split([jax.typeof(x) for x in arrays], names, whole)
-        if not (split or explicit_axes()):
+        if not split:
             return on_this_platform(*arrays)
         specs = [_spec(split, axes) for axes in names]
         batch = max(len(axes) - len(_letters(t)) for axes, t in zip(names, before, strict=True))

@@ -134,7 +134,9 @@ def _masked_columns(lower: Array) -> list[Array]:
 
 def product(a: Float[Array, "n k"], b: Float[Array, "k m"]) -> Float[Array, "n m"]:
     """A B as a sum of outer products, which fuses."""
-    return sum((a[:, k, None] * b[None, k] for k in range(b.shape[0])), jnp.zeros((), a.dtype))
+    if b.shape[0] == 0:
+        return jnp.zeros((a.shape[0], b.shape[1]), a.dtype)
+    return functools.reduce(jnp.add, [a[:, k, None] * b[None, k] for k in range(b.shape[0])])
 
 
 def inverse_rows(lower: Float[Array, "d d"]) -> list[Float[Array, " d"]]:

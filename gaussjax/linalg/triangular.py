@@ -153,10 +153,8 @@ def inv_quad_lower(lower: Float[Array, "d d"], vector: Float[Array, " d"]) -> Fl
 #   d‖w‖² = 2 wᵀ L⁻¹ (dv − dL w) = 2 uᵀ (dv − dL w).
 @jax.custom_jvp
 def _inv_quad(lower: Array, vector: Array) -> Array:
-    d = lower.shape[-1]
-    if d <= FUSED_LIMIT:
-        return small.inv_quad(lower, vector)
-    return (_inv_quad_of_many if d <= small.STRIPS_LIMIT else _inv_quad_looped)(lower, vector)
+    fused = lower.shape[-1] <= FUSED_LIMIT
+    return (small.inv_quad if fused else _inv_quad_of_many)(lower, vector)
 
 
 @_inv_quad.defjvp
@@ -206,6 +204,9 @@ def _length_in_range(lower: Array, zero: Array, whitened: Array, vector: Array) 
 
 def _inv_quad_of_each(lower: Array, vector: Array) -> Array:
     """For any leading axes; once more with care, one by one, if a result is not finite."""
+    signature = "(d,d),(d)->()"
+    if vector.shape[-1] > small.STRIPS_LIMIT:
+        return jnp.vectorize(_inv_quad_looped, signature=signature)(lower, vector)
 
     def one_by_one(lower: Array, vector: Array, value: Array) -> Array:
         d = vector.shape[-1]
@@ -217,11 +218,11 @@ def _inv_quad_of_each(lower: Array, vector: Array) -> Array:
         return lax.cond(is_finite, lambda *x: x[2], one_by_one, lower, vector, value)
 
     def at_once(lower: Array, vector: Array, value: Array) -> Array:
-        return jnp.vectorize(_with_care, signature="(d,d),(d)->()")(lower, vector)
+        return jnp.vectorize(_with_care, signature=signature)(lower, vector)
 
     rule = "... i j, ... i, ... -> ..."
     repair = split_over_devices(repaired, rule, whole="ij", elsewhere=at_once)
-    fast = jnp.vectorize(_length_of_solution, signature="(d,d),(d)->()")
+    fast = jnp.vectorize(_length_of_solution, signature=signature)
     return repair(lower, vector, fast(lower, vector))
 
 
@@ -229,7 +230,12 @@ def _length_of_solution(lower: Array, vector: Array) -> Array:
     return jnp.sum(jnp.square(solve(lower, vector)))
 
 
-_inv_quad_looped = looped(2, 1, to=(0,))(_with_care)
+@looped(2, 1, to=(0,))
+def _inv_quad_looped(lower: Array, vector: Array) -> Array:
+    value = _length_of_solution(lower, vector)
+    return lax.cond(jnp.isfinite(value), lambda: value, lambda: _with_care(lower, vector))
+
+
 _inv_quad_of_many = for_vectors(_inv_quad_of_each, _inv_quad_of_rows, to=0)
 
 
