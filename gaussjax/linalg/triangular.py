@@ -184,14 +184,13 @@ def _with_care(lower: Array, vector: Array) -> Array:
     return _length_in_range(lower, zero, whitened[:, 0], vector)
 
 
+@functools.partial(jnp.vectorize, signature="(d,d),(n,d)->(n)")
 def _inv_quad_of_rows(lower: Array, rows: Array) -> Array:
     if rows.shape[-1] <= small.LIMIT:
-        one = functools.partial(small.inv_quad, lower)
-        return jnp.vectorize(one, signature="(d)->()")(rows)
+        return jax.vmap(functools.partial(small.inv_quad, lower))(rows)
     zero, triangle = without_zero_pivots(lower)
     whitened = lapack.solve_rows(triangle, rows, transpose=False)
-    length = functools.partial(_length_in_range, lower, zero)
-    return jnp.vectorize(length, signature="(d),(d)->()")(whitened, rows)
+    return jax.vmap(functools.partial(_length_in_range, lower, zero))(whitened, rows)
 
 
 def _length_in_range(lower: Array, zero: Array, whitened: Array, vector: Array) -> Array:
