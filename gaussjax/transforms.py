@@ -39,7 +39,7 @@ def affine(
     Source: Bishop, Pattern Recognition and Machine Learning, eq. 2.115.
 
     >>> from gaussjax import from_scale, variance
-    >>> variance(affine(from_scale([0.0, 0.0], [1.0, 2.0]), [[1.0, 1.0]]))
+    >>> variance(affine(from_scale([0.0, 0.0], [1.0, 2.0]), [[1.0, 1.0]])).round(3)
     Array([5.], dtype=float32)
     """
     mean = dot(matrix, g.mean)
