@@ -104,8 +104,7 @@ def _safe(
 @jax.custom_jvp
 def factorise(matrix: Float[Array, "d d"]) -> Float[Array, "d d"]:
     """`cholesky` of one matrix."""
-    unrolled = matrix.shape[-1] <= small.LIMIT
-    return _factor(small.cholesky, matrix) if unrolled else _by_lapack(matrix)
+    return (_unrolled if matrix.shape[-1] <= small.LIMIT else _by_lapack)(matrix)
 
 
 @factorise.defjvp
@@ -134,10 +133,16 @@ def _small_cotangent(lower: Array, cotangent: Array) -> Array:
     return (_by_entries if d <= small.COTANGENT_LIMIT else _by_inverse)(lower, cotangent)
 
 
-_by_entries = looped(2, 2, to=(2,), tile=TILE)(small.cholesky_cotangent)
+def _by_solves(lower: Array, cotangent: Array) -> Array:
+    p = half_triangle(dot(lower.T, jnp.tril(cotangent)))
+    half = solve(lower, p + p.T, transpose=True)
+    return 0.5 * solve(lower, half.T, transpose=True)
 
 
-@looped(2, 2, to=(2,), tile=8 * TILE)
+_by_entries = looped(2, 2, to=(2,), tile=TILE, alone=_by_solves)(small.cholesky_cotangent)
+
+
+@looped(2, 2, to=(2,), tile=8 * TILE, alone=_by_solves)
 def _by_inverse(lower: Array, cotangent: Array) -> Array:
     inverse = jnp.stack(small.inverse_rows(lower))
     p = half_triangle(dot(lower.T, jnp.tril(cotangent)))
@@ -157,6 +162,11 @@ def _factor(kernel: Callable[[Array], Array], matrix: Array) -> Array:
 @looped(2, to=(2,))
 def _by_lapack(matrix: Array) -> Array:
     return _factor(lapack.cholesky, matrix)
+
+
+@looped(2, to=(2,), tile=None, alone=_by_lapack)
+def _unrolled(matrix: Array) -> Array:
+    return _factor(small.cholesky, matrix)
 
 
 def half_triangle(matrix: Float[Array, "d d"]) -> Float[Array, "d d"]:

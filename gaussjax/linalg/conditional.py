@@ -112,7 +112,7 @@ def _(primals, tangents):
     return jax.jvp(lambda *arrays: tuple(_observed(*arrays)), primals, tangents)
 
 
-@looped(2, 2, 2, 1, to=RANKS, tile=TILE)
+@looped(2, 2, 2, 1, to=RANKS, tile=TILE, alone=lambda *arrays: tuple(_observed(*arrays)))
 def _observed_in_tiles(root: Array, matrix: Array, noise: Array, values: Array) -> Any:
     rows, moves, _ = eliminate(matrix, noise, lengths(root))
     moved = small.product(moves, values[:, None])[:, 0]
@@ -144,7 +144,12 @@ def _by_rotations(kept: Positions, given: Positions) -> Function:
     def by_rotations(lower: Array, values: Array) -> tuple[Array, ...]:
         return in_tiles(lower, values)
 
-    @looped(2, 1, to=RANKS, tile=TILE)
+    order = np.array([*given, *kept])
+
+    def alone(lower: Array, values: Array) -> tuple[Array, ...]:
+        return tuple(condition_rows(jnp.tril(lower)[order], values))
+
+    @looped(2, 1, to=RANKS, tile=TILE, alone=alone)
     def in_tiles(lower: Array, values: Array) -> tuple[Array, ...]:
         return rotations.condition(lower, values, kept, given)
 
@@ -158,9 +163,9 @@ def _by_root(kept: Positions, given: Positions) -> Function:
     """The same from the root as an array, which has a derivative."""
     order = np.array([*given, *kept])
     back = np.argsort(order)
-    in_tiles = looped(2, to=(2,), tile=TILE)(
-        functools.partial(rotations.reordered_root, kept=kept, given=given)
-    )
+    in_tiles = looped(
+        2, to=(2,), tile=TILE, alone=lambda lower: triangular_root(jnp.tril(lower)[order])
+    )(functools.partial(rotations.reordered_root, kept=kept, given=given))
     root = jax.custom_jvp(lambda lower: in_tiles(lower))
 
     @looped(2, 2, 2, to=(2,), tile=TILE)

@@ -12,6 +12,8 @@ two share a solve and a gradient, so they are one function here.
 A root is an array of one Gaussian: `(d, d)` a lower triangle, `(d,)` the diagonal of one.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -27,6 +29,8 @@ from gaussjax.linalg.triangular import inv_quad_lower, solve, solve_triangle
 # entry by entry not beyond the second.
 PASS, BY_ENTRIES = 2, 8
 
+FUSED = 8  # largest triangles of which the value is written out also where there is one pair
+
 
 def divergence_of_roots(a: Array, b: Array, shift: Float[Array, " d"]) -> Float[Array, ""]:
     """D(A, B) + ‖K⁻¹v‖² of two triangular roots. O(d) for two diagonals, else O(d³)"""
@@ -35,10 +39,7 @@ def divergence_of_roots(a: Array, b: Array, shift: Float[Array, " d"]) -> Float[
     a, b = (jnp.diag(x) if x.ndim == 1 else x for x in (a, b))
     if shift.shape[0] == 0:  # whose derivatives JAX gives the wrong rank in a batch
         return jnp.zeros((), shift.dtype)
-    if a.shape[-1] <= small.LIMIT:
-        return _small_divergence(a, b, shift)
-    regular = small.is_regular(b)  # else the divergence is infinite or NaN
-    return _large_divergence(a, b) + jnp.where(regular, inv_quad_lower(b, shift), 0.0)
+    return (_small_divergence if a.shape[-1] <= small.LIMIT else _of_one)(a, b, shift)
 
 
 def _infinite_between(a: Array, b: Array, value: Array) -> Array:
@@ -67,6 +68,16 @@ def divergence_of_ratio(ratio: Float[Array, "d d"], logdet: Array) -> Float[Arra
 # the right-hand forms again free of cancellation and zero when A = B.
 @jax.custom_jvp
 def _small_divergence(a: Array, b: Array, shift: Array) -> Array:
+    return (_fused if a.shape[-1] <= FUSED else _written_out)(a, b, shift)
+
+
+@_small_divergence.defjvp
+def _(primals, tangents):
+    products = [jnp.sum(g * t) for g, t in zip(_small_gradients(*primals), tangents, strict=True)]
+    return _small_divergence(*primals), 2 * (products[0] + products[1] + products[2])
+
+
+def _fused(a: Array, b: Array, shift: Array) -> Array:
     columns, w = small.relative(a, b, shift)
     total = _sum_of_squares(w, a)
     for i, column in enumerate(columns):  # one by one: the rounding of one long sum would show
@@ -75,10 +86,12 @@ def _small_divergence(a: Array, b: Array, shift: Array) -> Array:
     return _infinite_between(a, b, total)
 
 
-@_small_divergence.defjvp
-def _(primals, tangents):
-    products = [jnp.sum(g * t) for g, t in zip(_small_gradients(*primals), tangents, strict=True)]
-    return _small_divergence(*primals), 2 * (products[0] + products[1] + products[2])
+def _of_one(a: Array, b: Array, shift: Array) -> Array:
+    regular = small.is_regular(b)  # else the divergence is infinite or NaN
+    return _large_divergence(a, b) + jnp.where(regular, inv_quad_lower(b, shift), 0.0)
+
+
+_written_out = looped(2, 2, 1, to=(0,), tile=None, alone=_of_one)(_fused)
 
 
 @jax.custom_jvp
@@ -96,10 +109,19 @@ def _(primals, tangents):
     return _small_gradients(*primals), dgradients
 
 
-_gradients_of_a_tile = looped(2, 2, 1, to=(2, 2, 1), tile=TILE)(small.divergence_gradients)
+def _small_gradients_by_solves(a: Array, b: Array, shift: Array) -> tuple[Array, Array, Array]:
+    """The same in matrix operations, whose derivatives do not scatter."""
+    grad_a, grad_b = _gradients_by_solves(a, b)
+    w = solve(b, shift)
+    u = solve(b, w, transpose=True)
+    return grad_a, grad_b - jnp.tril(jnp.outer(u, w)), u
 
 
-@looped(2, 2, 1, to=(2, 2, 1), tile=8 * TILE)
+_written = functools.partial(looped, 2, 2, 1, to=(2, 2, 1), alone=_small_gradients_by_solves)
+_gradients_of_a_tile = _written(tile=TILE)(small.divergence_gradients)
+
+
+@_written(tile=8 * TILE)
 def _gradients_by_inverse(a: Array, b: Array, shift: Array) -> tuple[Array, Array, Array]:
     """Unrolled by rows and not by entries, which compiles in a third of the time."""
     rows = small.inverse_rows(b)
@@ -107,14 +129,6 @@ def _gradients_by_inverse(a: Array, b: Array, shift: Array) -> tuple[Array, Arra
     e, w = jnp.tril(dot(inverse, jnp.tril(a - b))), dot(inverse, shift)
     grad_a, grad_b = _gradients_from(a, b, e, jnp.tril(dot(transpose, e)))
     u = dot(transpose, w)
-    return grad_a, grad_b - jnp.tril(jnp.outer(u, w)), u
-
-
-def _small_gradients_by_solves(a: Array, b: Array, shift: Array) -> tuple[Array, Array, Array]:
-    """The same in matrix operations, whose derivatives do not scatter."""
-    grad_a, grad_b = _gradients_by_solves(a, b)
-    w = solve(b, shift)
-    u = solve(b, w, transpose=True)
     return grad_a, grad_b - jnp.tril(jnp.outer(u, w)), u
 
 

@@ -12,7 +12,7 @@ import functools
 import math
 import string
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,33 +25,42 @@ from gaussjax.linalg.sharded_batch import split_over_devices
 Function = Callable[..., Any]
 
 TILE = 128  # small matrices of a batch whose intermediate results fit the cache of a CPU
+TINY = 4  # largest matrix that compiles soon enough, written out, to be so alone too
 
 
-def looped(*ranks: int, to: tuple[int, ...], tile: int = 1) -> Callable[[Function], Function]:
+def looped(
+    *ranks: int, to: tuple[int, ...], tile: int | None = 1, alone: Function | None = None
+) -> Callable[[Function], Function]:
     """Decorator of a function from arrays of event ranks `ranks` to a tuple or array of `to`.
 
-    `vmap` may add leading axes, which on CPUs are a loop over `tile` of their elements at a time.
-    It has no derivative: the callers define it in closed form.
+    `vmap` may add leading axes, which on CPUs are a loop over `tile` of their elements at a time;
+    None is all of them. What is written out for many matrices compiles for long: `alone` takes its
+    place where there is one, larger than `TINY`. It has no derivative: the callers define it in
+    closed form.
     """
 
     def decorate(function: Function) -> Function:
-        traced_once = jax.jit(function)  # not for each platform, loop and derivative around it
-        mapped = _over_axes(traced_once, ranks, to, tile, 0, (False,) * len(ranks))
-        return functools.wraps(function)(mapped)
+        # Traced once: not for each platform, loop and derivative around it.
+        kernel = _Kernel(jax.jit(function), jax.jit(alone or function), ranks, to, tile)
+        return functools.wraps(function)(_over_axes(kernel, 0, (False,) * len(ranks)))
 
     return decorate
 
 
+class _Kernel(NamedTuple):
+    """The arguments of `looped`."""
+
+    function: Function
+    alone: Function
+    ranks: tuple[int, ...]
+    to: tuple[int, ...]
+    tile: int | None
+
+
 @functools.cache
-def _over_axes(
-    function: Function,
-    ranks: tuple[int, ...],
-    to: tuple[int, ...],
-    tile: int,
-    count: int,
-    has: tuple[bool, ...],
-) -> Function:
-    """`function` over `count` leading axes of the arrays that have them; the others are shared."""
+def _over_axes(kernel: _Kernel, count: int, has: tuple[bool, ...]) -> Function:
+    """The kernel over `count` leading axes of the arrays that have them; the others are shared."""
+    function, alone, ranks, to, tile = kernel
 
     def on_cpu(*arrays: Array) -> Any:
         own = [x for x, mine in zip(arrays, has, strict=True) if mine]
@@ -63,7 +72,7 @@ def _over_axes(
             merged = [next(rest) if mine else x for x, mine in zip(arrays, has, strict=True)]
             return function(*merged)
 
-        out = lax.map(one, flat) if tile == 1 else _by_tiles(jax.vmap(one), tile, flat)
+        out = _by_tiles(jax.vmap(one), tile, flat) if tile and tile > 1 else lax.map(one, flat)
         return jax.tree.map(lambda x: x.reshape(*batch, *x.shape[1:]), out)
 
     def batched(*arrays: Array) -> Any:
@@ -75,7 +84,10 @@ def _over_axes(
     @jax.custom_batching.custom_vmap
     def mapped(*arrays: Array) -> Any:
         if count == 0:
-            return function(*arrays)
+            is_tiny = all(n <= TINY for x in arrays for n in x.shape)
+            return (function if is_tiny else alone)(*arrays)
+        if tile is None:
+            return batched(*arrays)
         return split_over_devices(on_cpu, *_rule(ranks, has, to), elsewhere=batched)(*arrays)
 
     @mapped.def_vmap
@@ -95,7 +107,7 @@ def _over_axes(
             _with_axes(x, rank, batch, lacks_others=added and not old) if mine else x
             for x, rank, mine, added, old in zip(arrays, ranks, wider, new, has, strict=True)
         ]
-        out = _over_axes(function, ranks, to, tile, count + 1, wider)(*wide)
+        out = _over_axes(kernel, count + 1, wider)(*wide)
         return out, jax.tree.map(lambda _: True, out)
 
     return mapped

@@ -104,9 +104,6 @@ def triangular_root(factor: Float[Array, "d k"]) -> Float[Array, "d d"]:
     return (_small_root if unrolled else _root_by_lapack)(factor)
 
 
-_small_root = looped(2, to=(2,), tile=TILE)(small.triangular_root)
-
-
 @looped(2, to=(2,))
 def _root_by_lapack(factor: Array) -> Array:
     d, k = factor.shape
@@ -114,6 +111,9 @@ def _root_by_lapack(factor: Array) -> Array:
     triangle = lapack.qr_triangle(wide.T)
     signs = jnp.where(jnp.diagonal(triangle) < 0, -1.0, 1.0).astype(factor.dtype)
     return jnp.tril(triangle.T * signs[None])
+
+
+_small_root = looped(2, to=(2,), tile=TILE, alone=_root_by_lapack)(small.triangular_root)
 
 
 @triangular_root.defjvp

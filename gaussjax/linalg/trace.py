@@ -7,12 +7,14 @@ a log-determinant of B; the first two share a solve and a gradient, so they are 
 A root is an array of one Gaussian: `(d, d)` a lower triangle, `(d,)` the diagonal of one.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from gaussjax.linalg import small
-from gaussjax.linalg.divergence import BY_ENTRIES, PASS
+from gaussjax.linalg.divergence import BY_ENTRIES, FUSED, PASS
 from gaussjax.linalg.looped import TILE, looped
 from gaussjax.linalg.products import dot, product_with_transpose
 from gaussjax.linalg.ranges import quotient
@@ -34,10 +36,10 @@ def trace_of_roots(a: Array, b: Array, shift: Float[Array, " d"]) -> Float[Array
 #   G_A = tril(H),   G_B = −tril(H Mᵀ + u wᵀ).
 @jax.custom_jvp
 def _trace(a: Array, b: Array, shift: Array) -> Array:
-    if a.shape[-1] > small.LIMIT:
+    d = a.shape[-1]
+    if d > small.LIMIT:
         return _by_solves(a, b, shift)
-    columns, w = small.quotient(a, b, shift)
-    return small.total([x * x for column in (*columns, w) for x in column])
+    return (_fused if d <= FUSED else _written_out)(a, b, shift)
 
 
 @_trace.defjvp
@@ -46,11 +48,19 @@ def _(primals, tangents):
     return _trace(*primals), 2 * small.total(products)
 
 
+def _fused(a: Array, b: Array, shift: Array) -> Array:
+    columns, w = small.quotient(a, b, shift)
+    return small.total([x * x for column in (*columns, w) for x in column])
+
+
 @looped(2, 2, 1, to=(0,))
 def _by_solves(a: Array, b: Array, shift: Array) -> Array:
     b = jnp.where(jnp.all(jnp.diagonal(b) > 0), b, jnp.nan)  # two wrong signs look right
     m, w = solve_triangle(b, a), solve(b, shift)
     return jnp.sum(jnp.square(m)) + jnp.sum(jnp.square(w))
+
+
+_written_out = looped(2, 2, 1, to=(0,), tile=None, alone=_by_solves)(_fused)
 
 
 @jax.custom_jvp
@@ -68,21 +78,22 @@ def _(primals, tangents):
     return _gradients(*primals), jax.jvp(_gradients_by_solves, primals, tangents)[1]
 
 
-_gradients_of_a_tile = looped(2, 2, 1, to=(2, 2, 1), tile=TILE)(small.quotient_gradients)
+def _gradients_by_solves(a: Array, b: Array, shift: Array) -> tuple[Array, Array, Array]:
+    m, w = solve_triangle(b, a), solve(b, shift)
+    h = solve_triangle(b, m, transpose=True)
+    return _gradients_from(m, w, h, solve(b, w, transpose=True))
 
 
-@looped(2, 2, 1, to=(2, 2, 1), tile=8 * TILE)
+_written = functools.partial(looped, 2, 2, 1, to=(2, 2, 1), alone=_gradients_by_solves)
+_gradients_of_a_tile = _written(tile=TILE)(small.quotient_gradients)
+
+
+@_written(tile=8 * TILE)
 def _gradients_by_inverse(a: Array, b: Array, shift: Array) -> tuple[Array, Array, Array]:
     rows = small.inverse_rows(b)
     inverse, transpose = jnp.stack(rows), jnp.stack(rows, axis=1)
     m, w = jnp.tril(dot(inverse, jnp.tril(a))), dot(inverse, shift)
     return _gradients_from(m, w, jnp.tril(dot(transpose, m)), dot(transpose, w))
-
-
-def _gradients_by_solves(a: Array, b: Array, shift: Array) -> tuple[Array, Array, Array]:
-    m, w = solve_triangle(b, a), solve(b, shift)
-    h = solve_triangle(b, m, transpose=True)
-    return _gradients_from(m, w, h, solve(b, w, transpose=True))
 
 
 _gradients_looped = looped(2, 2, 1, to=(2, 2, 1))(_gradients_by_solves)

@@ -204,6 +204,8 @@ def _length_in_range(lower: Array, zero: Array, whitened: Array, vector: Array) 
 def _inv_quad_of_each(lower: Array, vector: Array) -> Array:
     """For any leading axes; once more with care, one by one, if a result is not finite."""
     signature = "(d,d),(d)->()"
+    if lower.ndim == 2:
+        return _with_care(lower, vector)
     if vector.shape[-1] > small.STRIPS_LIMIT:
         return jnp.vectorize(_inv_quad_looped, signature=signature)(lower, vector)
 
@@ -284,10 +286,21 @@ def _substitute(lower: Array, rhs: Array, *, transpose: bool) -> Array:
     if small.LIMIT < d <= (TRANSPOSE_LIMIT if transpose else small.STRIPS_LIMIT) and rhs.size == d:
         return _vector_solver(transpose)(lower, rhs.reshape(d)).reshape(rhs.shape)
     if d > small.LIMIT:
-        columns = rhs if rhs.ndim == 2 else rhs[:, None]
-        return lapack.solve(lower, columns, transpose=transpose).reshape(rhs.shape)
+        return _alone(lower, rhs, transpose=transpose)
+    return _small_solver(transpose, rhs.ndim)(lower, rhs)
+
+
+def _alone(lower: Array, rhs: Array, *, transpose: bool) -> Array:
+    columns = rhs if rhs.ndim == 2 else rhs[:, None]
+    return lapack.solve(lower, columns, transpose=transpose).reshape(rhs.shape)
+
+
+@functools.cache
+def _small_solver(transpose: bool, rank: int) -> Callable[[Array, Array], Array]:
     unrolled = functools.partial(_unrolled, transpose=transpose)
-    return unrolled(lower, rhs) if rhs.ndim == 1 else jax.vmap(unrolled, (None, 1), 1)(lower, rhs)
+    function = unrolled if rank == 1 else jax.vmap(unrolled, (None, 1), 1)
+    alone = functools.partial(_alone, transpose=transpose)
+    return looped(2, rank, to=(rank,), tile=None, alone=alone)(function)
 
 
 @functools.cache

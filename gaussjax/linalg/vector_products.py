@@ -13,6 +13,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from gaussjax.linalg import small
+from gaussjax.linalg.looped import looped
 from gaussjax.linalg.products import dot, with_transpose
 
 LANES = 16  # columns of what is too large for strips that are multiplied at once
@@ -51,8 +52,15 @@ def for_vectors(
 
 
 def _times(lower: Array, vector: Array) -> Array:
-    if vector.size > small.VECTOR_LIMIT:
-        return _larger_times(lower, vector)
+    return (_small_times if vector.size <= small.VECTOR_LIMIT else _larger_times)(lower, vector)
+
+
+def _of_one(lower: Array, vector: Array) -> Array:
+    return dot(jnp.tril(lower), vector)
+
+
+@looped(2, 1, to=(1,), tile=None, alone=_of_one)
+def _small_times(lower: Array, vector: Array) -> Array:
     # Each strip of rows would compute noise again, and noise in float64 each row.
     is_costly = vector.dtype.itemsize > 4 or vector.size >= 2 * small.STRIP
     return _by_strips(lower, stored(vector) if is_costly else vector)
@@ -68,6 +76,8 @@ def _in_one_pass(lower: Array, vector: Array) -> Array:
     def at_once(lower: Array, vector: Array) -> Array:
         return jnp.sum(jnp.tril(lower) * vector[..., None, :], axis=-1)
 
+    if lower.ndim == 2 and vector.shape[-1] <= small.STRIPS_LIMIT:
+        return _of_one(lower, vector)
     return lax.platform_dependent(lower, vector, cpu=on_cpu, default=at_once)
 
 
@@ -76,7 +86,7 @@ def _in_one_pass(lower: Array, vector: Array) -> Array:
 _product = with_transpose(
     _times,
     lambda lower, c: (dot(jnp.tril(lower).T, c),),
-    derivative=lambda lower, vector: dot(jnp.tril(lower), vector),
+    derivative=_of_one,
 )
 
 _larger_times = for_vectors(_in_one_pass, lambda lower, rows: dot(rows, jnp.tril(lower).mT))
