@@ -6,6 +6,8 @@
 OLDEST := 3.11
 # What depends on the version of JAX and not on the algebra, in ten minutes of CPU time.
 ON_OLDEST := tests/test_around.py tests/test_batches.py tests/test_errors.py tests/test_programs.py gaussjax
+# What native kernels compute.
+WITHOUT_KERNELS := tests/test_conformance.py tests/test_linalg.py tests/test_divergences.py tests/test_observations.py tests/test_updates.py
 version = $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 
 ifdef PYTHON
@@ -18,7 +20,7 @@ READY := $(VENV)/.ready
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-oldest lint types format bench
+.PHONY: help train test test-oldest test-plain lint types format bench
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +40,9 @@ test-oldest: ## Run a part of the tests on the oldest Python and JAX, if there i
 	    echo 'There is no Python $(OLDEST) here: the oldest JAX is not tested.'; \
 	fi
 
+test-plain: $(READY) ## Run what depends on the kernels without the native ones
+	GAUSSJAX_NATIVE=0 $(BIN)/python -m pytest -n 2 --dist loadgroup $(WITHOUT_KERNELS) $(ARGS)
+
 lint: $(READY) ## Check style, formatting and the layers' import contract
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -55,7 +60,7 @@ bench: $(READY) ## Compare speed with other libraries: tables and figures in ben
 	$(BIN)/python -m benchmarks speed $(ARGS)
 
 # The stamp is written last: an interrupted installation is taken up again, a finished one is kept.
-$(READY): pyproject.toml constraints.txt
+$(READY): pyproject.toml constraints.txt hatch_build.py $(wildcard $(addprefix gaussjax/linalg/_kernels/native/,*.cc *.h build.py))
 	@if ! $(BIN)/python -m pip --version >/dev/null 2>&1; then \
 	    for python in $(or $(PYTHON),python3.13 python3.12 python3.11 python3 python); do \
 	        if $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \

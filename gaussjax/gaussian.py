@@ -21,7 +21,7 @@ from gaussjax._sharding import batch_spec
 from gaussjax._struct import leaf, nested, ranks, structure
 from gaussjax.covariances import Covariance
 from gaussjax.covariances.base import log_normal
-from gaussjax.linalg import small
+from gaussjax.linalg._kernels import limits, small
 
 COMPARED_AGAIN = 4  # entries of the largest vector for which that is faster than to store a result
 
@@ -309,7 +309,7 @@ def _infinite_with(vector: Array, distance: Array) -> Array:
 # of which would repeat what fuses with the value: for larger vectors a reduction, which is stored.
 @jax.custom_jvp
 def _infinity_or(vector: Array, distance: Array) -> Array:
-    return jnp.where(_is_infinite(vector, small.VECTOR_LIMIT), jnp.inf, distance)
+    return jnp.where(_is_infinite(vector, limits.VECTOR), jnp.inf, distance)
 
 
 @_infinity_or.defjvp

@@ -10,7 +10,7 @@ from catalogue import random_lower
 from compiling import quick_jit
 
 from gaussjax import linalg
-from gaussjax.linalg.looped import looped
+from gaussjax.linalg._kernels.batch import kernel as kernel_of
 from gaussjax.linalg.products import product_with_transpose
 from gaussjax.linalg.triangular import solve_triangle
 from gaussjax.linalg.vector_products import lower_times_vector
@@ -91,7 +91,7 @@ def test_a_kernel_is_traced_once_for_its_value_its_batch_and_its_next_use():
         shapes.append(matrix.shape)
         return 2 * matrix
 
-    twice = looped(2, to=(2,))(kernel)
+    twice = kernel_of(2, to=(2,))(kernel)
     for _ in range(2):
         jax.jit(jax.vmap(twice))(jnp.ones((5, 3, 3)))
         jax.jit(twice)(jnp.ones((3, 3)))

@@ -104,6 +104,17 @@ def test_more_vectors_than_matrices_are_columns_of_one_solve():
     assert "f32[40,500]{0,1}" in text  # the columns of a matrix, in the LAPACK's order
 
 
+@pytest.mark.parametrize("d", [4, 8, 12, 40])
+def test_many_points_in_each_of_a_few_gaussians_keep_no_matrix_each(d):
+    g, x = (
+        gj.Gaussian(jnp.zeros((3, d)), gj.Cholesky(jnp.stack([jnp.eye(d)] * 3))),
+        jnp.ones((500, 3, d)),
+    )
+    for function in (gj.log_prob, gj.whiten, gj.color):
+        for program in (total(function), jax.grad(total(function))):
+            assert compiled(program, g, x).memory_analysis().temp_size_in_bytes < 8 * x.size * 4
+
+
 def test_a_large_divergence_skips_the_half_of_its_products_that_is_zero():
     def operations(size):
         gradient = jax.grad(total(gj.kl_divergence), (0, 1))

@@ -131,7 +131,7 @@ def test_every_product_goes_through_the_one_of_full_precision():
             of_jax = called and ast.unparse(node.func).split(".")[0] in ("jnp", "jax", "lax")
             if isinstance(node, ast.MatMult) or (of_jax and node.func.attr in PRODUCTS):
                 found.append((path.name, ast.unparse(node)))
-    assert found == [("products.py", "jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)")]
+    assert found == [("products.py", "jnp.matmul(a, b, precision=lax.Precision.HIGHEST)")]
 
 
 @pytest.mark.parametrize("kind", STRUCTURES)

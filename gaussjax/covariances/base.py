@@ -39,7 +39,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 from gaussjax import _checks
 from gaussjax._struct import batch_rank, exported
-from gaussjax.linalg import semidefinite, small
+from gaussjax.linalg import semidefinite
+from gaussjax.linalg._kernels import small
 from gaussjax.linalg.products import dot, gram
 from gaussjax.linalg.ranges import lengths, unit_of
 from gaussjax.linalg.roots import symmetric_root

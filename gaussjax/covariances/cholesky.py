@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float
 
 from gaussjax._struct import leaf, structure
 from gaussjax.covariances.base import Conditional, Covariance, Indices, log_normal
-from gaussjax.linalg import small
+from gaussjax.linalg._kernels import small
 from gaussjax.linalg.conditional import Conditioned, condition_rows, condition_triangle
 from gaussjax.linalg.products import dot
 from gaussjax.linalg.ranges import lengths

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 from gaussjax._struct import leaf, structure
 from gaussjax.covariances.base import Conditional, Covariance, Indices, log_normal
 from gaussjax.covariances.scaled import Scaled
-from gaussjax.linalg import small
+from gaussjax.linalg._kernels import small
 from gaussjax.linalg.products import dot, gram
 from gaussjax.linalg.roots import triangular_root
 from gaussjax.linalg.triangular import logdet_of_triangle, solve

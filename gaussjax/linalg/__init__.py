@@ -1,10 +1,12 @@
 """Linear algebra: arrays to arrays, leading axes are batch.
 
 Every function takes `(..., d, d)` arrays, keeps full precision on every device, and has
-derivatives of all orders in both modes. Matrices of up to 16 rows run in unrolled kernels.
+derivatives of all orders in both modes. Batches of matrices up to 256 rows run in native kernels on
+a CPU, where the library was built with a C++ compiler: `kernels` lists them.
 """
 
 from gaussjax.linalg import partitioned
+from gaussjax.linalg._kernels.native import kernels
 from gaussjax.linalg.cholesky import SafeCholesky, cholesky, safe_cholesky
 from gaussjax.linalg.products import lower_product
 from gaussjax.linalg.roots import factor_of_sum, symmetric_sqrt
@@ -19,6 +21,7 @@ __all__ = [
     "delete",
     "downdate",
     "factor_of_sum",
+    "kernels",
     "logdet_lower",
     "lower_product",
     "partitioned",

@@ -1,5 +1,6 @@
 """Cholesky factors: of a matrix, and of one that may need jitter."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -12,8 +13,9 @@ from jaxtyping import Array, Float, Int
 from gaussjax import _checks
 from gaussjax._lift import lift
 from gaussjax._struct import exported
-from gaussjax.linalg import lapack, small
-from gaussjax.linalg.looped import TILE, looped
+from gaussjax.linalg._kernels import lapack, small
+from gaussjax.linalg._kernels.batch import kernel
+from gaussjax.linalg._kernels.limits import TILE
 from gaussjax.linalg.products import dot
 from gaussjax.linalg.triangular import solve
 
@@ -100,11 +102,11 @@ def _safe(
 #   dL = L Φ(L⁻¹ dΣ L⁻ᵀ),
 # two solves and a product, where autodiff of the recursion scatters. Its transpose is
 #   Σ̄ = ½ L⁻ᵀ (P + Pᵀ) L⁻¹ with P = Φ(LᵀL̄),
-# which for small matrices is written out, by entries or with L⁻¹.
+# which is a kernel of its own.
 @jax.custom_jvp
 def factorise(matrix: Float[Array, "d d"]) -> Float[Array, "d d"]:
     """`cholesky` of one matrix."""
-    return (_unrolled if matrix.shape[-1] <= small.LIMIT else _by_lapack)(matrix)
+    return _factor(matrix)
 
 
 @factorise.defjvp
@@ -112,13 +114,13 @@ def _(primals, tangents):
     (matrix,), (dmatrix,) = primals, tangents
     lower = factorise(matrix)
     dmatrix = 0.5 * (dmatrix + dmatrix.T)
-    if lower.shape[-1] > small.LIMIT:
-        return lower, _change(lower, dmatrix)
+    if lower.shape[-1] == 0:
+        return lower, dmatrix
     return lower, lax.custom_linear_solve(  # dΣ = dL Lᵀ + L dLᵀ
         lambda x: dot(x, lower.T) + dot(lower, x.T),
         dmatrix,
         solve=lambda _, b: _change(lower, b),
-        transpose_solve=lambda _, c: _small_cotangent(lower, c),
+        transpose_solve=lambda _, c: _cotangent(lower, c),
     )
 
 
@@ -126,47 +128,26 @@ def _change(lower: Array, dmatrix: Array) -> Array:
     return dot(lower, half_triangle(solve(lower, solve(lower, dmatrix).T)))
 
 
-def _small_cotangent(lower: Array, cotangent: Array) -> Array:
-    d = lower.shape[-1]
-    if d == 0:
-        return cotangent
-    return (_by_entries if d <= small.COTANGENT_LIMIT else _by_inverse)(lower, cotangent)
-
-
-def _by_solves(lower: Array, cotangent: Array) -> Array:
+@kernel(2, 2, to=(2,), written=small.cholesky_cotangent, tile=TILE, native="cholesky_cotangent")
+def _cotangent(lower: Array, cotangent: Array) -> Array:
     p = half_triangle(dot(lower.T, jnp.tril(cotangent)))
     half = solve(lower, p + p.T, transpose=True)
     return 0.5 * solve(lower, half.T, transpose=True)
 
 
-_by_entries = looped(2, 2, to=(2,), tile=TILE, alone=_by_solves)(small.cholesky_cotangent)
-
-
-@looped(2, 2, to=(2,), tile=8 * TILE, alone=_by_solves)
-def _by_inverse(lower: Array, cotangent: Array) -> Array:
-    inverse = jnp.stack(small.inverse_rows(lower))
-    p = half_triangle(dot(lower.T, jnp.tril(cotangent)))
-    return 0.5 * dot(inverse.T, dot(p + p.T, inverse))
-
-
-def _factor(kernel: Callable[[Array], Array], matrix: Array) -> Array:
+def _checked(factorisation: Callable[[Array], Array], matrix: Array) -> Array:
     d = matrix.shape[-1]
     matrix = 0.5 * (matrix + matrix.T)
-    lower = kernel(matrix)
+    lower = factorisation(matrix)
     pivots, diagonal = jnp.square(jnp.diagonal(lower)), jnp.diagonal(matrix)
     noise = 0.5 * d * jnp.finfo(matrix.dtype).eps
     works = jnp.all(pivots > noise * diagonal)  # what is not finite in a row is so in its pivot
     return jnp.where(works, lower, jnp.nan)
 
 
-@looped(2, to=(2,))
-def _by_lapack(matrix: Array) -> Array:
-    return _factor(lapack.cholesky, matrix)
-
-
-@looped(2, to=(2,), tile=None, alone=_by_lapack)
-def _unrolled(matrix: Array) -> Array:
-    return _factor(small.cholesky, matrix)
+_factor = kernel(
+    2, to=(2,), written=functools.partial(_checked, small.cholesky), tile=None, native="cholesky"
+)(functools.partial(_checked, lapack.cholesky))
 
 
 def half_triangle(matrix: Float[Array, "d d"]) -> Float[Array, "d d"]:

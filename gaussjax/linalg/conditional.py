@@ -16,9 +16,10 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-from gaussjax.linalg import rotations, small
+from gaussjax.linalg._kernels import rotations, small
+from gaussjax.linalg._kernels.batch import kernel
+from gaussjax.linalg._kernels.limits import TILE
 from gaussjax.linalg.exchange import eliminate, multiplied_out, observed
-from gaussjax.linalg.looped import TILE, looped
 from gaussjax.linalg.products import dot
 from gaussjax.linalg.ranges import lengths
 from gaussjax.linalg.roots import (
@@ -32,8 +33,6 @@ from gaussjax.linalg.triangular import logdet_of_triangle, solve
 Positions = tuple[int, ...]
 Function = Callable[..., Any]
 RANKS = (1, 2, 0, 0)  # of the results
-
-ROTATIONS = 36  # most that are worth their time to compile, about two seconds
 
 
 class Conditioned(NamedTuple):
@@ -56,9 +55,7 @@ def condition_triangle(
     """From a lower triangle whose rows `given` have these values; both ascend. O(d³)"""
     if all(k > g for k in kept for g in given):
         return _from_triangle(jnp.tril(lower), values)
-    if _are_rotated(kept, given):
-        return Conditioned(*_by_rotations(kept, given)(lower, values))
-    return condition_rows(jnp.tril(lower)[np.array([*given, *kept])], values)
+    return Conditioned(*_in_order(kept, given)(lower, values))
 
 
 def condition_observed(
@@ -68,7 +65,7 @@ def condition_observed(
     values: Float[Array, " m"],
 ) -> Conditioned:
     """Of x = F z where H x + e has these values, from F, H and a root of e. O((d + m)³)"""
-    if 0 not in matrix.shape and sum(matrix.shape) <= small.LIMIT:
+    if 0 not in matrix.shape:
         return Conditioned(*_observed_in_one(root, matrix, noise, values))
     return _observed(root, matrix, noise, values)
 
@@ -112,14 +109,18 @@ def _(primals, tangents):
     return jax.jvp(lambda *arrays: tuple(_observed(*arrays)), primals, tangents)
 
 
-@looped(2, 2, 2, 1, to=RANKS, tile=TILE, alone=lambda *arrays: tuple(_observed(*arrays)))
-def _observed_in_tiles(root: Array, matrix: Array, noise: Array, values: Array) -> Any:
+def _written(root: Array, matrix: Array, noise: Array, values: Array) -> Any:
     rows, moves, _ = eliminate(matrix, noise, lengths(root))
     moved = small.product(moves, values[:, None])[:, 0]
     lower, m = small.triangular_root(multiplied_out(rows, root)), len(values)
     given, kept = range(m), range(m, len(rows))
     mean, *rest = rotations.condition(lower, moved[:m], kept, given)
     return mean - moved[m:], *rest
+
+
+_observed_in_tiles = kernel(2, 2, 2, 1, to=RANKS, written=_written, tile=TILE, native="observe")(
+    _observed
+)
 
 
 def _from_triangle(lower: Array, values: Array) -> Conditioned:
@@ -131,31 +132,30 @@ def _from_triangle(lower: Array, values: Array) -> Conditioned:
     return Conditioned(mean, lower[m:, m:], distance, 2 * logdet_of_triangle(seen))
 
 
-def _are_rotated(kept: Positions, given: Positions) -> bool:
-    rotations = sum(k < g for g in given for k in kept)
-    return 0 < rotations <= ROTATIONS and len(kept) + len(given) <= small.LIMIT
-
-
-# The values come from one kernel, for tiles of a batch. Their derivatives are those of the root
-# that it does not store.
+# The values come from one kernel. Their derivatives are those of the root that it does not store.
 @functools.cache
-def _by_rotations(kept: Positions, given: Positions) -> Function:
-    @jax.custom_jvp
-    def by_rotations(lower: Array, values: Array) -> tuple[Array, ...]:
-        return in_tiles(lower, values)
+def _in_order(kept: Positions, given: Positions) -> Function:
+    values, by_root = jax.custom_jvp(_condition(kept, given)), _by_root(kept, given)
+    values.defjvp(lambda primals, tangents: jax.jvp(by_root, primals, tangents))
+    return values
 
-    order = np.array([*given, *kept])
 
-    def alone(lower: Array, values: Array) -> tuple[Array, ...]:
-        return tuple(condition_rows(jnp.tril(lower)[order], values))
+@functools.cache
+def _condition(kept: Positions, given: Positions) -> Function:
+    order = (*given, *kept)
+    written = functools.partial(rotations.condition, kept=kept, given=given)
+    return kernel(
+        2, 1, to=RANKS, written=written, tile=TILE, native="condition_triangle", order=order
+    )(lambda lower, values: condition_rows(jnp.tril(lower)[np.array(order)], values))
 
-    @looped(2, 1, to=RANKS, tile=TILE, alone=alone)
-    def in_tiles(lower: Array, values: Array) -> tuple[Array, ...]:
-        return rotations.condition(lower, values, kept, given)
 
-    by_root = _by_root(kept, given)
-    by_rotations.defjvp(lambda primals, tangents: jax.jvp(by_root, primals, tangents))
-    return by_rotations
+@functools.cache
+def _reordered_root(kept: Positions, given: Positions) -> Function:
+    order = (*given, *kept)
+    written = functools.partial(rotations.reordered_root, kept=kept, given=given)
+    return kernel(2, to=(2,), written=written, tile=TILE, native="reordered_root", order=order)(
+        lambda lower: triangular_root(jnp.tril(lower)[np.array(order)])
+    )
 
 
 @functools.cache
@@ -163,26 +163,19 @@ def _by_root(kept: Positions, given: Positions) -> Function:
     """The same from the root as an array, which has a derivative."""
     order = np.array([*given, *kept])
     back = np.argsort(order)
-    in_tiles = looped(
-        2, to=(2,), tile=TILE, alone=lambda lower: triangular_root(jnp.tril(lower)[order])
-    )(functools.partial(rotations.reordered_root, kept=kept, given=given))
-    root = jax.custom_jvp(lambda lower: in_tiles(lower))
-
-    @looped(2, 2, 2, to=(2,), tile=TILE)
-    def cotangent(lower: Array, out: Array, dout: Array) -> Array:
-        return cotangent_of_root(out, lower[order], dout)[back]
+    root = jax.custom_jvp(_reordered_root(kept, given))
 
     @root.defjvp
     def _(primals, tangents):
         (lower,), (dlower,) = (tuple(map(jnp.tril, x)) for x in (primals, tangents))
         out = root(lower)
-        # A solve only to have its transpose in tiles. Either triangle is the root of the other,
+        # A solve only to give it its transpose. Either triangle is the root of the other,
         # reordered, so that the equation is the same derivative; further ones are taken of it.
         return out, lax.custom_linear_solve(
             lambda x: change_of_root(lower, out[back], x[back]),
             dlower,
             solve=lambda _, b: change_of_root(out, lower[order], b[order]),
-            transpose_solve=lambda _, c: cotangent(lower, out, c),
+            transpose_solve=lambda _, c: cotangent_of_root(out, lower[order], c)[back],
         )
 
     return lambda lower, values: tuple(_from_triangle(root(lower), values))

@@ -12,24 +12,17 @@ two share a solve and a gradient, so they are one function here.
 A root is an array of one Gaussian: `(d, d)` a lower triangle, `(d,)` the diagonal of one.
 """
 
-import functools
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from gaussjax.linalg import small
-from gaussjax.linalg.looped import TILE, looped
-from gaussjax.linalg.products import dot, product_with_transpose
+from gaussjax.linalg._kernels import limits, small
+from gaussjax.linalg._kernels.batch import kernel
+from gaussjax.linalg._kernels.limits import TILE
+from gaussjax.linalg.products import product_with_transpose
 from gaussjax.linalg.ranges import divided, quotient
 from gaussjax.linalg.roots import triangular_root
 from gaussjax.linalg.triangular import inv_quad_lower, solve, solve_triangle
-
-# Measured: what a gradient keeps in between is worth a loop beyond the first size, and compiling it
-# entry by entry not beyond the second.
-PASS, BY_ENTRIES = 2, 8
-
-FUSED = 8  # largest triangles of which the value is written out also where there is one pair
 
 
 def divergence_of_roots(a: Array, b: Array, shift: Float[Array, " d"]) -> Float[Array, ""]:
@@ -39,7 +32,11 @@ def divergence_of_roots(a: Array, b: Array, shift: Float[Array, " d"]) -> Float[
     a, b = (jnp.diag(x) if x.ndim == 1 else x for x in (a, b))
     if shift.shape[0] == 0:  # whose derivatives JAX gives the wrong rank in a batch
         return jnp.zeros((), shift.dtype)
-    return (_small_divergence if a.shape[-1] <= small.LIMIT else _of_one)(a, b, shift)
+    if a.shape[-1] <= limits.SHIFTED:
+        return _divergence(a, b, shift)
+    regular = small.is_regular(b)  # else the divergence is infinite or NaN
+    distance = jnp.where(regular, inv_quad_lower(b, shift), 0.0)
+    return _divergence(a, b, jnp.zeros_like(shift)) + distance
 
 
 def _infinite_between(a: Array, b: Array, value: Array) -> Array:
@@ -67,14 +64,14 @@ def divergence_of_ratio(ratio: Float[Array, "d d"], logdet: Array) -> Float[Arra
 #   G_B = diag(1/K) − tril(K⁻ᵀM Mᵀ + u wᵀ)    = −tril(H Mᵀ + u wᵀ) − diag(r / K),
 # the right-hand forms again free of cancellation and zero when A = B.
 @jax.custom_jvp
-def _small_divergence(a: Array, b: Array, shift: Array) -> Array:
-    return (_fused if a.shape[-1] <= FUSED else _written_out)(a, b, shift)
+def _divergence(a: Array, b: Array, shift: Array) -> Array:
+    return (_fused if a.shape[-1] <= limits.WRITTEN else _value)(a, b, shift)
 
 
-@_small_divergence.defjvp
+@_divergence.defjvp
 def _(primals, tangents):
-    products = [jnp.sum(g * t) for g, t in zip(_small_gradients(*primals), tangents, strict=True)]
-    return _small_divergence(*primals), 2 * (products[0] + products[1] + products[2])
+    products = [jnp.sum(g * t) for g, t in zip(_gradients(*primals), tangents, strict=True)]
+    return _divergence(*primals), 2 * (products[0] + products[1] + products[2])
 
 
 def _fused(a: Array, b: Array, shift: Array) -> Array:
@@ -86,87 +83,37 @@ def _fused(a: Array, b: Array, shift: Array) -> Array:
     return _infinite_between(a, b, total)
 
 
-def _of_one(a: Array, b: Array, shift: Array) -> Array:
-    regular = small.is_regular(b)  # else the divergence is infinite or NaN
-    return _large_divergence(a, b) + jnp.where(regular, inv_quad_lower(b, shift), 0.0)
-
-
-_written_out = looped(2, 2, 1, to=(0,), tile=None, alone=_of_one)(_fused)
-
-
-@jax.custom_jvp
-def _small_gradients(a: Array, b: Array, shift: Array) -> tuple[Array, Array, Array]:
-    if a.shape[-1] <= PASS:
-        return small.divergence_gradients(a, b, shift)
-    if a.shape[-1] <= BY_ENTRIES:
-        return _gradients_of_a_tile(a, b, shift)
-    return _gradients_by_inverse(a, b, shift)
-
-
-@_small_gradients.defjvp
-def _(primals, tangents):
-    _, dgradients = jax.jvp(_small_gradients_by_solves, primals, tangents)
-    return _small_gradients(*primals), dgradients
-
-
-def _small_gradients_by_solves(a: Array, b: Array, shift: Array) -> tuple[Array, Array, Array]:
-    """The same in matrix operations, whose derivatives do not scatter."""
-    grad_a, grad_b = _gradients_by_solves(a, b)
-    w = solve(b, shift)
-    u = solve(b, w, transpose=True)
-    return grad_a, grad_b - jnp.tril(jnp.outer(u, w)), u
-
-
-_written = functools.partial(looped, 2, 2, 1, to=(2, 2, 1), alone=_small_gradients_by_solves)
-_gradients_of_a_tile = _written(tile=TILE)(small.divergence_gradients)
-
-
-@_written(tile=8 * TILE)
-def _gradients_by_inverse(a: Array, b: Array, shift: Array) -> tuple[Array, Array, Array]:
-    """Unrolled by rows and not by entries, which compiles in a third of the time."""
-    rows = small.inverse_rows(b)
-    inverse, transpose = jnp.stack(rows), jnp.stack(rows, axis=1)
-    e, w = jnp.tril(dot(inverse, jnp.tril(a - b))), dot(inverse, shift)
-    grad_a, grad_b = _gradients_from(a, b, e, jnp.tril(dot(transpose, e)))
-    u = dot(transpose, w)
-    return grad_a, grad_b - jnp.tril(jnp.outer(u, w)), u
-
-
-@jax.custom_jvp
-def _large_divergence(a: Array, b: Array) -> Array:
-    return _by_solve(a, b)
-
-
-@_large_divergence.defjvp
-def _(primals, tangents):
-    grad_a, grad_b = _large_gradients(*primals)
-    da, db = tangents
-    return _large_divergence(*primals), 2 * (jnp.sum(grad_a * da) + jnp.sum(grad_b * db))
-
-
-@looped(2, 2, to=(0,))
-def _by_solve(a: Array, b: Array) -> Array:
+@kernel(2, 2, 1, to=(0,), written=_fused, tile=None, native="divergence")
+def _value(a: Array, b: Array, shift: Array) -> Array:
     strict = jnp.sum(jnp.square(jnp.tril(_relative(a, b), -1)))
-    return _infinite_between(a, b, _of_diagonals(jnp.diagonal(a), jnp.diagonal(b)) + strict)
+    value = _of_diagonals(jnp.diagonal(a), jnp.diagonal(b)) + strict
+    regular = small.is_regular(b)  # else the divergence is infinite or NaN
+    distance = jnp.where(regular, inv_quad_lower(b, shift), 0.0)
+    return _infinite_between(a, b, value) + distance
 
 
 @jax.custom_jvp
-def _large_gradients(a: Array, b: Array) -> tuple[Array, Array]:
-    return _gradients_looped(a, b)
+def _gradients(a: Array, b: Array, shift: Array) -> tuple[Array, Array, Array]:
+    return _gradients_of_batch(a, b, shift)
 
 
-@_large_gradients.defjvp
+@_gradients.defjvp
 def _(primals, tangents):
-    return _large_gradients(*primals), jax.jvp(_gradients_by_solves, primals, tangents)[1]
+    return _gradients(*primals), jax.jvp(_gradients_by_solves, primals, tangents)[1]
 
 
-def _gradients_by_solves(a: Array, b: Array) -> tuple[Array, Array]:
-    """The formula above without a shift."""
-    e = _relative(a, b)
-    return _gradients_from(a, b, e, solve_triangle(b, e, transpose=True))
+def _gradients_by_solves(a: Array, b: Array, shift: Array) -> tuple[Array, Array, Array]:
+    """In matrix operations, whose derivatives do not scatter."""
+    e, w = _relative(a, b), solve(b, shift)
+    u = solve(b, w, transpose=True)
+    grad_a, grad_b = _gradients_from(a, b, e, solve_triangle(b, e, transpose=True))
+    return grad_a, grad_b - jnp.tril(jnp.outer(u, w)), u
 
 
-_gradients_looped = looped(2, 2, to=(2, 2))(_gradients_by_solves)
+_gradients_of_batch = kernel(
+    2, 2, 1, to=(2, 2, 1),
+    written=small.divergence_gradients, tile=TILE, native="divergence_gradients",
+)(_gradients_by_solves)  # fmt: skip
 
 
 def _gradients_from(a: Array, b: Array, e: Array, h: Array) -> tuple[Array, Array]:

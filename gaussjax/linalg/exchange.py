@@ -22,8 +22,9 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from gaussjax.linalg import small
-from gaussjax.linalg.looped import TILE, looped
+from gaussjax.linalg._kernels import limits, small
+from gaussjax.linalg._kernels.batch import kernel
+from gaussjax.linalg._kernels.limits import TILE
 from gaussjax.linalg.products import dot, with_transpose
 from gaussjax.linalg.ranges import lengths
 
@@ -59,7 +60,7 @@ def observed(
 
 @observed.defjvp
 def _(primals, tangents):
-    change = _small_change if sum(primals[1].shape) <= small.LIMIT else _change
+    change = _change_with_transpose
     return observed(*primals), change(*_tangible(*primals), primals[0], *tangents)
 
 
@@ -111,7 +112,7 @@ def _change(
     return Observed(multiplied_out(drows, root) + fixed, dmoves, dlogdet)
 
 
-@looped(2, 2, 2, 2, 2, 2, 0, to=(2, 2, 2), tile=TILE)
+@kernel(2, 2, 2, 2, 2, 2, 0, to=(2, 2, 2), tile=TILE)
 def _cotangents(rows: Array, moves: Array, pairs: Array, root: Array, *c: Array) -> Any:
     m, d = pairs.shape
     n = rows.shape[1] - d
@@ -120,16 +121,17 @@ def _cotangents(rows: Array, moves: Array, pairs: Array, root: Array, *c: Array)
     return jax.linear_transpose(change, *tangents)(Observed(*c))
 
 
-_small_change = with_transpose(_change, lambda *args: _cotangents(*args[:-1], *args[-1]), linear=3)
+_change_with_transpose = with_transpose(
+    _change, lambda *args: _cotangents(*args[:-1], *args[-1]), linear=3
+)
 
 
 def _product(rows: Array) -> Any:
-    return small.product if len(rows) <= small.LIMIT else dot
+    return small.product if len(rows) <= limits.PRODUCT else dot
 
 
 def _exchange(root: Array, matrix: Array, noise: Array) -> Exchange:
-    kernel = _in_tiles if sum(matrix.shape) <= small.LIMIT else _one_by_one
-    return Exchange(*kernel(matrix, noise, lengths(root)))
+    return Exchange(*_exchange_of(matrix, noise, lengths(root)))
 
 
 def eliminate(matrix: Array, noise: Array, sizes: Float[Array, " d"]) -> Exchange:
@@ -176,5 +178,6 @@ def eliminate(matrix: Array, noise: Array, sizes: Float[Array, " d"]) -> Exchang
     return Exchange(rows[:, :-m], rows[:, -m:], pairs.astype(rows.dtype))
 
 
-_in_tiles = looped(2, 2, 1, to=(2, 2, 2), tile=TILE)(eliminate)
-_one_by_one = looped(2, 2, 1, to=(2, 2, 2))(eliminate)
+_exchange_of = kernel(2, 2, 1, to=(2, 2, 2), written=eliminate, tile=TILE, native="exchange")(
+    eliminate
+)

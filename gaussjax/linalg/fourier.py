@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from gaussjax.linalg.sharded_batch import over_batches, split_over_devices
+from gaussjax.linalg._kernels.devices import over_batches, split_over_devices
 
 
 # XLA has no rule to split a batch of transforms over devices. As the solution of

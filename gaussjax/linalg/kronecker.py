@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from gaussjax.linalg import lapack
+from gaussjax.linalg._kernels import lapack
 from gaussjax.linalg.cholesky import factorise
 from gaussjax.linalg.products import dot, gram
 from gaussjax.linalg.triangular import logdet_of_diagonal, logdet_of_triangle

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from gaussjax.linalg._kernels.batch import kernel
+from gaussjax.linalg._kernels.limits import TILE
 from gaussjax.linalg.cholesky import half_triangle
-from gaussjax.linalg.looped import TILE, looped
 from gaussjax.linalg.products import dot
 from gaussjax.linalg.triangular import solve
 
@@ -32,7 +33,7 @@ def _(primals, tangents):
     return (lower, rows), (dot(lower, x), change - dot(x, rows))
 
 
-@looped(2, to=(2, 2), tile=TILE)
+@kernel(2, to=(2, 2), tile=TILE)
 def _rows_in_turn(factor: Array) -> tuple[Array, Array]:
     """Gram-Schmidt on each row twice, after which Q is orthonormal to rounding.
 

@@ -7,9 +7,10 @@ from jaxtyping import Array, Float
 
 from gaussjax import _checks
 from gaussjax._lift import lift
-from gaussjax.linalg import lapack, small
+from gaussjax.linalg._kernels import lapack, small
+from gaussjax.linalg._kernels.batch import kernel
+from gaussjax.linalg._kernels.limits import TILE
 from gaussjax.linalg.cholesky import half_triangle
-from gaussjax.linalg.looped import TILE, looped
 from gaussjax.linalg.products import dot, gram, with_transpose
 from gaussjax.linalg.triangular import solve, without_zero_pivots
 
@@ -100,20 +101,19 @@ def _eigen_roots(matrix: Array) -> tuple[Array, Array]:
 @jax.custom_jvp
 def triangular_root(factor: Float[Array, "d k"]) -> Float[Array, "d d"]:
     """Lower L with L Lᵀ = F Fᵀ and a diagonal that is not negative."""
-    unrolled = factor.shape[0] <= small.LIMIT
-    return (_small_root if unrolled else _root_by_lapack)(factor)
+    return _root(factor)
 
 
-@looped(2, to=(2,))
-def _root_by_lapack(factor: Array) -> Array:
+@kernel(2, to=(2,), written=small.triangular_root, tile=TILE, native="triangular_root")
+def _root(factor: Array) -> Array:
     d, k = factor.shape
+    # Householder's QR keeps the digits of small columns where they come after the large ones.
+    sizes = jnp.max(jnp.abs(factor), axis=0, initial=0)
+    factor = factor[:, jnp.argsort(sizes, descending=True)]
     wide = jnp.pad(factor, ((0, 0), (0, max(d - k, 0))))
     triangle = lapack.qr_triangle(wide.T)
     signs = jnp.where(jnp.diagonal(triangle) < 0, -1.0, 1.0).astype(factor.dtype)
     return jnp.tril(triangle.T * signs[None])
-
-
-_small_root = looped(2, to=(2,), tile=TILE, alone=_root_by_lapack)(small.triangular_root)
 
 
 @triangular_root.defjvp
@@ -123,9 +123,8 @@ def _(primals, tangents):
 
 
 def tangent_of_root(lower: Array, factor: Array, dfactor: Array) -> Float[Array, "d d"]:
-    """`change_of_root`, which for small matrices has its transpose in tiles."""
-    change = _small_change if len(lower) <= small.LIMIT else change_of_root
-    return change(lower, factor, dfactor)
+    """`change_of_root`, whose transpose is a kernel of its own."""
+    return _change(lower, factor, dfactor)
 
 
 def change_of_root(lower: Array, factor: Array, dfactor: Array) -> Float[Array, "d d"]:
@@ -142,19 +141,20 @@ def change_of_root(lower: Array, factor: Array, dfactor: Array) -> Float[Array, 
 
 
 def cotangent_of_root(lower: Array, factor: Array, cotangent: Array) -> Float[Array, "d k"]:
-    """Transpose of `change_of_root` for a small L: L⁻ᵀ (P + Pᵀ) Q, P = Φ(LᵀC) and Q = L⁻¹F."""
-    product = small.product if lower.shape[-1] <= small.COLUMNS_LIMIT else dot
+    """Transpose of `change_of_root`: L⁻ᵀ (P + Pᵀ) Q, P = Φ(LᵀC) and Q = L⁻¹F."""
+    return _cotangent(lower, factor, cotangent)
+
+
+def _by_solves(lower: Array, factor: Array, cotangent: Array) -> Array:
     zero, lower = without_zero_pivots(lower)
-    p = jnp.where(zero[None], 0.0, half_triangle(product(lower.T, jnp.tril(cotangent))))
-    return solve(lower, product(p + p.T, solve(lower, factor)), transpose=True)
+    p = jnp.where(zero[None], 0.0, half_triangle(dot(lower.T, jnp.tril(cotangent))))
+    return solve(lower, dot(p + p.T, solve(lower, factor)), transpose=True)
 
 
-@looped(2, 2, 2, to=(2,), tile=TILE)
-def _cotangent_in_tiles(lower: Array, factor: Array, cotangent: Array) -> tuple[Array]:
-    return (cotangent_of_root(lower, factor, cotangent),)
-
-
-_small_change = with_transpose(change_of_root, _cotangent_in_tiles)
+_cotangent = kernel(2, 2, 2, to=(2,), written=_by_solves, tile=TILE, native="root_cotangent")(
+    _by_solves
+)
+_change = with_transpose(change_of_root, lambda *arrays: (cotangent_of_root(*arrays),))
 
 
 def solve_in_range(lower: Float[Array, "d d"], rhs: Float[Array, "d k"]) -> Float[Array, "d k"]:

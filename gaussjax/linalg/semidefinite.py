@@ -12,8 +12,9 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from gaussjax.linalg import lapack, small
-from gaussjax.linalg.looped import TILE, looped
+from gaussjax.linalg._kernels import lapack, small
+from gaussjax.linalg._kernels.batch import kernel
+from gaussjax.linalg._kernels.limits import TILE
 from gaussjax.linalg.products import dot
 from gaussjax.linalg.ranges import lengths
 from gaussjax.linalg.roots import tangent_of_root
@@ -45,7 +46,7 @@ def _(primals, tangents):
     return lower, tangent_of_root(lower, *primals, *tangents)
 
 
-@looped(2, to=(2,), tile=TILE)
+@kernel(2, to=(2,), tile=TILE, native="rank_revealing_root")
 def _by_rows(factor: Array) -> Array:
     """Modified Gram-Schmidt on the rows: LAPACK's QR would not pass over one that depends."""
     rows, sizes = _unit_rows(factor)

@@ -14,7 +14,7 @@ from jax import lax
 from jax.sharding import AxisType, PartitionSpec
 from jaxtyping import Array, Bool
 
-from gaussjax.linalg import lapack
+from gaussjax.linalg._kernels import lapack
 from gaussjax.linalg.products import dot
 
 Axis = str | tuple[str, ...]

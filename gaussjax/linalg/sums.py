@@ -5,8 +5,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
+from gaussjax.linalg._kernels.batch import kernel
 from gaussjax.linalg.cholesky import factorise
-from gaussjax.linalg.looped import looped
 from gaussjax.linalg.products import dot
 from gaussjax.linalg.roots import change_of_root, triangular_root
 from gaussjax.linalg.triangular import inv_quad_lower, logdet_of_triangle, solve
@@ -58,7 +58,7 @@ def _(primals, tangents):
     return _density(*primals), (dquad, dlogdet)
 
 
-@looped(2, 2, to=(2,))
+@kernel(2, 2, to=(2,), native="root_of_sum")
 def _root(matrix: Array, factor: Array) -> Array:
     lower = factorise(matrix)
     good = _keeps_digits(lower, matrix)

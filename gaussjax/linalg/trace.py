@@ -7,16 +7,14 @@ a log-determinant of B; the first two share a solve and a gradient, so they are 
 A root is an array of one Gaussian: `(d, d)` a lower triangle, `(d,)` the diagonal of one.
 """
 
-import functools
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from gaussjax.linalg import small
-from gaussjax.linalg.divergence import BY_ENTRIES, FUSED, PASS
-from gaussjax.linalg.looped import TILE, looped
-from gaussjax.linalg.products import dot, product_with_transpose
+from gaussjax.linalg._kernels import small
+from gaussjax.linalg._kernels.batch import kernel
+from gaussjax.linalg._kernels.limits import TILE, WRITTEN
+from gaussjax.linalg.products import product_with_transpose
 from gaussjax.linalg.ranges import quotient
 from gaussjax.linalg.triangular import solve, solve_triangle
 
@@ -36,10 +34,7 @@ def trace_of_roots(a: Array, b: Array, shift: Float[Array, " d"]) -> Float[Array
 #   G_A = tril(H),   G_B = −tril(H Mᵀ + u wᵀ).
 @jax.custom_jvp
 def _trace(a: Array, b: Array, shift: Array) -> Array:
-    d = a.shape[-1]
-    if d > small.LIMIT:
-        return _by_solves(a, b, shift)
-    return (_fused if d <= FUSED else _written_out)(a, b, shift)
+    return (_fused if a.shape[-1] <= WRITTEN else _value)(a, b, shift)
 
 
 @_trace.defjvp
@@ -53,24 +48,16 @@ def _fused(a: Array, b: Array, shift: Array) -> Array:
     return small.total([x * x for column in (*columns, w) for x in column])
 
 
-@looped(2, 2, 1, to=(0,))
-def _by_solves(a: Array, b: Array, shift: Array) -> Array:
+@kernel(2, 2, 1, to=(0,), written=_fused, tile=None, native="trace")
+def _value(a: Array, b: Array, shift: Array) -> Array:
     b = jnp.where(jnp.all(jnp.diagonal(b) > 0), b, jnp.nan)  # two wrong signs look right
     m, w = solve_triangle(b, a), solve(b, shift)
     return jnp.sum(jnp.square(m)) + jnp.sum(jnp.square(w))
 
 
-_written_out = looped(2, 2, 1, to=(0,), tile=None, alone=_by_solves)(_fused)
-
-
 @jax.custom_jvp
 def _gradients(a: Array, b: Array, shift: Array) -> tuple[Array, Array, Array]:
-    d = a.shape[-1]
-    if d <= PASS:
-        return small.quotient_gradients(a, b, shift)
-    if d <= BY_ENTRIES:
-        return _gradients_of_a_tile(a, b, shift)
-    return (_gradients_by_inverse if d <= small.LIMIT else _gradients_looped)(a, b, shift)
+    return _gradients_of_batch(a, b, shift)
 
 
 @_gradients.defjvp
@@ -84,19 +71,10 @@ def _gradients_by_solves(a: Array, b: Array, shift: Array) -> tuple[Array, Array
     return _gradients_from(m, w, h, solve(b, w, transpose=True))
 
 
-_written = functools.partial(looped, 2, 2, 1, to=(2, 2, 1), alone=_gradients_by_solves)
-_gradients_of_a_tile = _written(tile=TILE)(small.quotient_gradients)
-
-
-@_written(tile=8 * TILE)
-def _gradients_by_inverse(a: Array, b: Array, shift: Array) -> tuple[Array, Array, Array]:
-    rows = small.inverse_rows(b)
-    inverse, transpose = jnp.stack(rows), jnp.stack(rows, axis=1)
-    m, w = jnp.tril(dot(inverse, jnp.tril(a))), dot(inverse, shift)
-    return _gradients_from(m, w, jnp.tril(dot(transpose, m)), dot(transpose, w))
-
-
-_gradients_looped = looped(2, 2, 1, to=(2, 2, 1))(_gradients_by_solves)
+_gradients_of_batch = kernel(
+    2, 2, 1, to=(2, 2, 1),
+    written=small.quotient_gradients, tile=TILE, native="trace_gradients",
+)(_gradients_by_solves)  # fmt: skip
 
 
 def _gradients_from(m: Array, w: Array, h: Array, u: Array) -> tuple[Array, Array, Array]:

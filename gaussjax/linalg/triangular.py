@@ -10,17 +10,10 @@ from jaxtyping import Array, Float
 
 from gaussjax import _checks
 from gaussjax._lift import lift
-from gaussjax.linalg import lapack, small
-from gaussjax.linalg.looped import looped
+from gaussjax.linalg._kernels import lapack, limits, small
+from gaussjax.linalg._kernels.batch import kernel
 from gaussjax.linalg.products import WHOLE, dot, from_halves
-from gaussjax.linalg.sharded_batch import split_over_devices
-from gaussjax.linalg.vector_products import for_vectors, stored
-
-# Largest triangle of a batch for which L⁻ᵀv goes by strips: it comes in gradients, which have more
-# to compile already.
-TRANSPOSE_LIMIT = small.VECTOR_LIMIT
-
-FUSED_LIMIT = 6  # largest triangle whose quadratic form fuses with what uses it
+from gaussjax.linalg.vector_products import for_vectors
 
 
 def solve_lower(lower: Float[Array, "... d d"], rhs: Float[Array, "..."]) -> Float[Array, "..."]:
@@ -83,7 +76,7 @@ def logdet_of_triangle(lower: Float[Array, "d d"]) -> Float[Array, ""]:
 
 @jax.custom_jvp
 def _logdet(lower: Array) -> Array:
-    if lower.shape[-1] <= small.VECTOR_LIMIT:
+    if lower.shape[-1] <= limits.VECTOR:
         return small.logdet(lower)
     return logdet_of_diagonal(jnp.diagonal(lower))
 
@@ -153,8 +146,7 @@ def inv_quad_lower(lower: Float[Array, "d d"], vector: Float[Array, " d"]) -> Fl
 #   d‖w‖² = 2 wᵀ L⁻¹ (dv − dL w) = 2 uᵀ (dv − dL w).
 @jax.custom_jvp
 def _inv_quad(lower: Array, vector: Array) -> Array:
-    fused = lower.shape[-1] <= FUSED_LIMIT
-    return (small.inv_quad if fused else _inv_quad_of_many)(lower, vector)
+    return (small.inv_quad if lower.shape[-1] <= limits.DISTANCE else _length)(lower, vector)
 
 
 @_inv_quad.defjvp
@@ -169,8 +161,7 @@ def _(primals, tangents):
 @jax.custom_jvp
 def _solutions(lower: Array, vector: Array) -> tuple[Array, Array]:
     """L⁻¹v and L⁻ᵀL⁻¹v."""
-    by_strips = lower.shape[-1] <= TRANSPOSE_LIMIT
-    return (_by_solves if by_strips else _by_solves_looped)(lower, vector)
+    return _both(lower, vector)
 
 
 @_solutions.defjvp
@@ -178,74 +169,23 @@ def _(primals, tangents):
     return _solutions(*primals), jax.jvp(_by_solves, primals, tangents)[1]
 
 
-def _with_care(lower: Array, vector: Array) -> Array:
-    zero, triangle = without_zero_pivots(lower)
-    whitened = lax.linalg.triangular_solve(triangle, vector[:, None], left_side=True, lower=True)
-    return _length_in_range(lower, zero, whitened[:, 0], vector)
-
-
-@functools.partial(jnp.vectorize, signature="(d,d),(n,d)->(n)")
-def _inv_quad_of_rows(lower: Array, rows: Array) -> Array:
-    if rows.shape[-1] <= small.LIMIT:
-        return jax.vmap(functools.partial(small.inv_quad, lower))(rows)
-    zero, triangle = without_zero_pivots(lower)
-    whitened = lapack.solve_rows(triangle, rows, transpose=False)
-    return jax.vmap(functools.partial(_length_in_range, lower, zero))(whitened, rows)
-
-
-def _length_in_range(lower: Array, zero: Array, whitened: Array, vector: Array) -> Array:
-    """‖w‖² where pivots are not zero, or ∞ where one is and it leaves something of the vector."""
-    sizes = jnp.abs(vector) + jnp.sum(jnp.abs(jnp.tril(lower)), axis=1)
-    near = small.NEAR * float(jnp.finfo(vector.dtype).eps)
-    is_off = jnp.any(zero & (jnp.abs(whitened) > near * sizes))
-    return jnp.where(is_off, jnp.inf, jnp.sum(jnp.square(jnp.where(zero, 0.0, whitened))))
-
-
-def _inv_quad_of_each(lower: Array, vector: Array) -> Array:
-    """For any leading axes; once more with care, one by one, if a result is not finite."""
-    signature = "(d,d),(d)->()"
-    if lower.ndim == 2:
-        return _with_care(lower, vector)
-    if vector.shape[-1] > small.STRIPS_LIMIT:
-        return jnp.vectorize(_inv_quad_looped, signature=signature)(lower, vector)
-
-    def one_by_one(lower: Array, vector: Array, value: Array) -> Array:
-        d = vector.shape[-1]
-        pairs = lower.reshape(-1, d, d), vector.reshape(-1, d)
-        return lax.map(lambda pair: _with_care(*pair), pairs).reshape(value.shape)
-
-    def repaired(lower: Array, vector: Array, value: Array) -> Array:
-        is_finite = jnp.all(jnp.isfinite(value))
-        return lax.cond(is_finite, lambda *x: x[2], one_by_one, lower, vector, value)
-
-    def at_once(lower: Array, vector: Array, value: Array) -> Array:
-        return jnp.vectorize(_with_care, signature=signature)(lower, vector)
-
-    rule = "... i j, ... i, ... -> ..."
-    repair = split_over_devices(repaired, rule, whole="ij", elsewhere=at_once)
-    fast = jnp.vectorize(_length_of_solution, signature=signature)
-    return repair(lower, vector, fast(lower, vector))
-
-
-def _length_of_solution(lower: Array, vector: Array) -> Array:
-    return jnp.sum(jnp.square(solve(lower, vector)))
-
-
-@looped(2, 1, to=(0,))
-def _inv_quad_looped(lower: Array, vector: Array) -> Array:
-    value = _length_of_solution(lower, vector)
-    return lax.cond(jnp.isfinite(value), lambda: value, lambda: _with_care(lower, vector))
-
-
-_inv_quad_of_many = for_vectors(_inv_quad_of_each, _inv_quad_of_rows, to=0)
-
-
 def _by_solves(lower: Array, vector: Array) -> tuple[Array, Array]:
     w = solve(lower, vector)
     return w, solve(lower, w, transpose=True)
 
 
-_by_solves_looped = looped(2, 1, to=(1, 1))(_by_solves)
+_both = kernel(2, 1, to=(1, 1), written=_by_solves, tile=None, native="solutions")(_by_solves)
+
+
+@kernel(2, 1, to=(0,), written=small.inv_quad, tile=None, native="inv_quad")
+def _length(lower: Array, vector: Array) -> Array:
+    """‖w‖² where pivots are not zero, or ∞ where one is and it leaves something of the vector."""
+    zero, triangle = without_zero_pivots(lower)
+    whitened = lapack.solve(triangle, vector[:, None], transpose=False)[:, 0]
+    sizes = jnp.abs(vector) + jnp.sum(jnp.abs(jnp.tril(lower)), axis=1)
+    near = small.NEAR * float(jnp.finfo(vector.dtype).eps)
+    is_off = jnp.any(zero & (jnp.abs(whitened) > near * sizes))
+    return jnp.where(is_off, jnp.inf, jnp.sum(jnp.square(jnp.where(zero, 0.0, whitened))))
 
 
 def solve(lower: Array, rhs: Array, *, transpose: bool = False) -> Array:
@@ -282,62 +222,45 @@ def solve_triangle(
 
 
 def _substitute(lower: Array, rhs: Array, *, transpose: bool) -> Array:
-    d = lower.shape[-1]
-    if small.LIMIT < d <= (TRANSPOSE_LIMIT if transpose else small.STRIPS_LIMIT) and rhs.size == d:
-        return _vector_solver(transpose)(lower, rhs.reshape(d)).reshape(rhs.shape)
-    if d > small.LIMIT:
-        return _alone(lower, rhs, transpose=transpose)
-    return _small_solver(transpose, rhs.ndim)(lower, rhs)
-
-
-def _alone(lower: Array, rhs: Array, *, transpose: bool) -> Array:
-    columns = rhs if rhs.ndim == 2 else rhs[:, None]
-    return lapack.solve(lower, columns, transpose=transpose).reshape(rhs.shape)
+    if rhs.size == 0:
+        return rhs
+    of_matrix, of_vector = _solvers(transpose)
+    return (of_vector if rhs.ndim == 1 else of_matrix)(lower, rhs)
 
 
 @functools.cache
-def _small_solver(transpose: bool, rank: int) -> Callable[[Array, Array], Array]:
-    unrolled = functools.partial(_unrolled, transpose=transpose)
-    function = unrolled if rank == 1 else jax.vmap(unrolled, (None, 1), 1)
-    alone = functools.partial(_alone, transpose=transpose)
-    return looped(2, rank, to=(rank,), tile=None, alone=alone)(function)
+def _solvers(transpose: bool) -> tuple[Callable[[Array, Array], Array], ...]:
+    """For a matrix and for a vector; many of either that share L are solved for together."""
+    written = small.solve_lower_transpose if transpose else small.solve_lower
+    of_each = jnp.vectorize(_solver(transpose=transpose), signature="(d,d),(d,k)->(d,k)")
+    of_rows = jnp.vectorize(jax.vmap(written, (None, 0)), signature="(d,d),(n,d)->(n,d)")
+
+    def of_shared(lower: Array, rows: Array) -> Array:
+        if rows.shape[-1] <= limits.WRITTEN:
+            return of_rows(lower, rows)
+        return lapack.solve_rows(lower, rows, transpose=transpose)
+
+    of_vector = for_vectors(lambda k, v: of_each(k, v[..., None])[..., 0], of_shared)
+
+    @jax.custom_batching.custom_vmap
+    def of_matrix(lower: Array, rhs: Array) -> Array:
+        return of_each(lower, rhs)
+
+    @of_matrix.def_vmap
+    def _(size: int, batched: list[bool], lower: Array, rhs: Array) -> tuple[Array, bool]:
+        if batched[0]:
+            return of_matrix(lower, rhs if batched[1] else rhs[None]), True
+        beside = jnp.moveaxis(rhs, 0, -2)
+        columns = beside.reshape(*beside.shape[:-2], size * beside.shape[-1])
+        return jnp.moveaxis(of_matrix(lower, columns).reshape(beside.shape), -2, 0), True
+
+    return of_matrix, of_vector
 
 
 @functools.cache
-def _vector_solver(transpose: bool) -> Callable[[Array, Array], Array]:
-    """By strips where each vector has its own matrix; by the LAPACK where many share one."""
-    by_strips = jnp.vectorize(
-        functools.partial(_solve_by_strips, transpose=transpose), signature="(d,d),(d)->(d)"
-    )
-
-    def own(lower: Array, vector: Array) -> Array:
-        if lower.ndim == 2:
-            return lapack.solve(lower, vector[:, None], transpose=transpose)[:, 0]
-        return by_strips(lower, vector)
-
-    return for_vectors(own, functools.partial(lapack.solve_rows, transpose=transpose))
-
-
-@functools.partial(jax.jit, static_argnames="transpose")  # traced once for each size
-def _unrolled(lower: Array, vector: Array, *, transpose: bool) -> Array:
-    return (small.solve_lower_transpose if transpose else small.solve_lower)(lower, vector)
-
-
-@functools.partial(jax.jit, static_argnames="transpose")
-def _solve_by_strips(lower: Array, vector: Array, *, transpose: bool) -> Array:
-    """A few rows at a time by the unrolled kernel, when what is known is subtracted."""
-    d = vector.shape[0]
-    starts = range(0, d, small.STRIP)
-    x = vector[:0]
-    for i in reversed(starts) if transpose else starts:
-        own = slice(i, min(i + small.STRIP, d))
-        if transpose:
-            columns = [lower[j, own] for j in range(own.stop, d)]
-        else:
-            columns = [lower[own, j] for j in range(i)]
-        rest = vector[own]
-        if columns:
-            rest = rest - small.total_of_columns(columns, small.scalars(x))
-        part = _unrolled(lower[own, own], stored(rest), transpose=transpose)
-        x = jnp.concatenate([part, x] if transpose else [x, part])
-    return x
+def _solver(*, transpose: bool) -> Callable[[Array, Array], Array]:
+    written = small.solve_lower_transpose if transpose else small.solve_lower
+    return kernel(
+        2, 2, to=(2,), written=jax.vmap(written, (None, 1), 1), tile=None,
+        native="solve_lower_transpose" if transpose else "solve_lower",
+    )(functools.partial(lapack.solve, transpose=transpose))  # fmt: skip

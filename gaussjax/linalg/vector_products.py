@@ -12,8 +12,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from gaussjax.linalg import small
-from gaussjax.linalg.looped import looped
+from gaussjax.linalg._kernels import limits, small
+from gaussjax.linalg._kernels.batch import kernel
 from gaussjax.linalg.products import dot, with_transpose
 
 LANES = 16  # columns of what is too large for strips that are multiplied at once
@@ -52,32 +52,33 @@ def for_vectors(
 
 
 def _times(lower: Array, vector: Array) -> Array:
-    return (_small_times if vector.size <= small.VECTOR_LIMIT else _larger_times)(lower, vector)
+    return (_times_one_by_one if vector.size <= limits.NATIVE else _larger_times)(lower, vector)
 
 
 def _of_one(lower: Array, vector: Array) -> Array:
     return dot(jnp.tril(lower), vector)
 
 
-@looped(2, 1, to=(1,), tile=None, alone=_of_one)
-def _small_times(lower: Array, vector: Array) -> Array:
-    # Each strip of rows would compute noise again, and noise in float64 each row.
-    is_costly = vector.dtype.itemsize > 4 or vector.size >= 2 * small.STRIP
-    return _by_strips(lower, stored(vector) if is_costly else vector)
+def _written(lower: Array, vector: Array) -> Array:
+    # Many rows would compute noise again, and each row noise in float64.
+    is_costly = vector.dtype.itemsize > 4 or vector.size == limits.PRODUCT
+    return small.lower_times_vector(lower, stored(vector) if is_costly else vector)
+
+
+_times_one_by_one = kernel(
+    2, 1, to=(1,), written=_written, tile=None, native="product", fused=limits.PRODUCT
+)(_of_one)
 
 
 def _in_one_pass(lower: Array, vector: Array) -> Array:
     """L v, without a copy of L that is cleared above the diagonal."""
 
     def on_cpu(lower: Array, vector: Array) -> Array:
-        is_small = vector.shape[-1] <= small.STRIPS_LIMIT
-        return (_by_strips if is_small else _by_blocks)(lower, stored(vector))
+        return _by_blocks(lower, stored(vector))
 
     def at_once(lower: Array, vector: Array) -> Array:
         return jnp.sum(jnp.tril(lower) * vector[..., None, :], axis=-1)
 
-    if lower.ndim == 2 and vector.shape[-1] <= small.STRIPS_LIMIT:
-        return _of_one(lower, vector)
     return lax.platform_dependent(lower, vector, cpu=on_cpu, default=at_once)
 
 
@@ -100,10 +101,6 @@ def stored(vector: Array) -> Array:
     """
     one = (vector == vector).astype(vector.dtype) + (vector != vector).astype(vector.dtype)
     return vector / one
-
-
-# Traced once for each size.
-_by_strips = jnp.vectorize(jax.jit(small.lower_times_vector), signature="(d,d),(d)->(d)")
 
 
 def _by_blocks(lower: Array, vector: Array) -> Array:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from gaussjax.linalg import small
+from gaussjax.linalg._kernels import small
 
 
 def reordered_root(

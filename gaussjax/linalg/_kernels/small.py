@@ -17,37 +17,16 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-LIMIT = 16
-"""Largest dimension at which matrices are unrolled: beyond, compiling costs more than it saves."""
-
-VECTOR_LIMIT = 32
-"""The same for what takes d² operations and not d³."""
-
-COLUMNS_LIMIT = 8
-"""Largest factor that is made of columns, which up to here is faster than by entries."""
-
-STRIP = 8
-"""Rows of a larger triangle that are multiplied with a vector, or solved for, at once."""
-
-STRIPS_LIMIT = 64
-"""Largest triangle that all strips are written out for: beyond, compiling costs too much."""
+from gaussjax.linalg._kernels import limits
 
 NEAR = 1e3
 """Units of rounding within which a vector is taken to be on the support of a singular law."""
-
-COTANGENT_LIMIT = 10
-"""Largest factor whose cotangent is made of entries: beyond, compiling costs more than it saves."""
 
 Column = list[Array]  # the scalars of one column (or vector), by row
 
 
 def cholesky(matrix: Float[Array, "d d"]) -> Float[Array, "d d"]:
     """Lower Cholesky factor; NaN where a pivot is negative."""
-    by_columns = matrix.shape[-1] <= COLUMNS_LIMIT
-    return (_cholesky_columns if by_columns else _cholesky_entries)(matrix)
-
-
-def _cholesky_columns(matrix: Array) -> Array:
     columns: list[Array] = []  # column j from row j on
     for j in range(matrix.shape[-1]):
         rest = matrix[j:, j]
@@ -55,18 +34,6 @@ def _cholesky_columns(matrix: Array) -> Array:
             rest = rest - column[j - k :] * column[j - k]
         columns.append(rest / jnp.sqrt(rest[0]))
     return _lower_of_columns(columns, matrix)
-
-
-def _cholesky_entries(matrix: Array) -> Array:
-    rows: list[Column] = []
-    for i in range(matrix.shape[-1]):
-        row: Column = []
-        for j in range(i):
-            s = _minus_products(matrix[i, j], row[:j], rows[j][:j])
-            row.append(s / rows[j][j])
-        row.append(jnp.sqrt(_minus_products(matrix[i, i], row, row)))
-        rows.append(row)
-    return _lower_matrix(rows, matrix)
 
 
 def cholesky_cotangent(
@@ -107,29 +74,11 @@ def solve_lower_transpose(
 def lower_times_vector(
     lower: Float[Array, "d d"], vector: Float[Array, " d"]
 ) -> Float[Array, " d"]:
-    """L v, d ≥ 1, as sums of columns, which fuse where a reduction over the last axis does not.
-
-    By strips of rows: what is right of their square on the diagonal is not read.
-    """
-    d, entries = lower.shape[-1], scalars(vector)
-    height = STRIP if d >= 2 * STRIP else d
-    strips = []
-    for i in range(0, d, height):
-        rows = slice(i, min(i + height, d))
-        own = total_of_columns(_masked_columns(lower[rows, rows]), entries[rows])
-        left = [lower[rows, j] for j in range(i)]
-        strips.append(own + total_of_columns(left, entries[:i]) if left else own)
-    return jnp.concatenate(strips)
-
-
-def total_of_columns(columns: Sequence[Array], entries: Column) -> Array:
-    """A v, the sum of the columns of A times the entries of v."""
-    return total([column * x for column, x in zip(columns, entries, strict=True)])
-
-
-def _masked_columns(lower: Array) -> list[Array]:
+    """L v, d ≥ 1, as a sum of columns, which fuse where a reduction over the last axis does not."""
     rows = jnp.arange(lower.shape[-1])
-    return [jnp.where(rows >= j, lower[:, j], 0.0) for j in range(lower.shape[-1])]
+    return total(
+        [jnp.where(rows >= j, lower[:, j], 0.0) * x for j, x in enumerate(scalars(vector))]
+    )
 
 
 def product(a: Float[Array, "n k"], b: Float[Array, "k m"]) -> Float[Array, "n m"]:
@@ -137,16 +86,6 @@ def product(a: Float[Array, "n k"], b: Float[Array, "k m"]) -> Float[Array, "n m
     if b.shape[0] == 0:
         return jnp.zeros((a.shape[0], b.shape[1]), a.dtype)
     return functools.reduce(jnp.add, [a[:, k, None] * b[None, k] for k in range(b.shape[0])])
-
-
-def inverse_rows(lower: Float[Array, "d d"]) -> list[Float[Array, " d"]]:
-    """The rows of L⁻¹."""
-    positions = jnp.arange(lower.shape[-1])
-    rows: list[Array] = []
-    for i in range(lower.shape[-1]):
-        one = (positions == i).astype(lower.dtype)
-        rows.append(_minus_products(one, scalars(lower[i, :i]), rows) / lower[i, i])
-    return rows
 
 
 def triangular_root(factor: Float[Array, "d k"]) -> Float[Array, "d d"]:
@@ -287,14 +226,14 @@ def logdet_of_pivots(pivots: Column) -> Array:
 
 def all_of(conditions: Array) -> Array:
     """Whether all entries of a vector are true; one by one where that fuses."""
-    if not 0 < conditions.shape[0] <= VECTOR_LIMIT:
+    if not 0 < conditions.shape[0] <= limits.VECTOR:
         return jnp.all(conditions)
     return functools.reduce(jnp.logical_and, scalars(conditions))
 
 
 def is_regular(lower: Float[Array, "d d"]) -> Bool[Array, ""]:
     """Whether no pivot is zero."""
-    if not 0 < lower.shape[-1] <= VECTOR_LIMIT:
+    if not 0 < lower.shape[-1] <= limits.VECTOR:
         return jnp.all(jnp.diagonal(lower) != 0)
     pivots = [lower[i, i] for i in range(lower.shape[-1])]
     return functools.reduce(jnp.logical_and, [pivot != 0 for pivot in pivots])
@@ -303,7 +242,7 @@ def is_regular(lower: Float[Array, "d d"]) -> Bool[Array, ""]:
 def diagonal(lower: Float[Array, "d d"]) -> Float[Array, " d"]:
     """The diagonal; as single entries where that fuses."""
     d = lower.shape[-1]
-    if not 0 < d <= VECTOR_LIMIT:
+    if not 0 < d <= limits.VECTOR:
         return jnp.diagonal(lower)
     return jnp.stack([lower[i, i] for i in range(d)])
 

@@ -1,4 +1,4 @@
-"""LAPACK's factorisations, one matrix at a time on CPUs: `looped.py` says why.
+"""LAPACK's factorisations, one matrix at a time on CPUs: `_kernels/batch.py` says why.
 
 From jaxlib 0.11 on, two batched calls at once are safe there too.
 """
@@ -12,24 +12,24 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from gaussjax.linalg.looped import looped
-from gaussjax.linalg.sharded_batch import split_over_devices
+from gaussjax.linalg._kernels.batch import kernel
+from gaussjax.linalg._kernels.devices import split_over_devices
 
 
-@looped(2, to=(2,))
+@kernel(2, to=(2,))
 def cholesky(matrix: Float[Array, "d d"]) -> Float[Array, "d d"]:
     """Lower Cholesky factor; all NaN where it does not exist."""
     return lax.linalg.cholesky(matrix, symmetrize_input=False)
 
 
-@looped(2, to=(2,))
+@kernel(2, to=(2,))
 def eigh(matrix: Float[Array, "d d"]) -> Float[Array, "d d+1"]:
     """Eigenvectors as columns, and the eigenvalues (ascending) as one more column."""
     vectors, values = lax.linalg.eigh(matrix, symmetrize_input=False)
     return jnp.concatenate([vectors, values[:, None]], axis=1)
 
 
-@looped(2, to=(2, 1))
+@kernel(2, to=(2, 1))
 def left_singular(matrix: Float[Array, "n k"]) -> tuple[Float[Array, "n m"], Float[Array, " m"]]:
     """Left singular vectors as columns, m = min(n, k), and the values (descending).
 
@@ -42,7 +42,7 @@ def left_singular(matrix: Float[Array, "n k"]) -> tuple[Float[Array, "n m"], Flo
     return vectors, jnp.where(finite, values, jnp.nan)
 
 
-@looped(2, to=(2,))
+@kernel(2, to=(2,))
 def qr_triangle(matrix: Float[Array, "n d"]) -> Float[Array, "m d"]:
     """The triangle R of M = QR, m = min(n, d)."""
     return jnp.linalg.qr(matrix, mode="r")

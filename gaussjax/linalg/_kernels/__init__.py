@@ -1,0 +1,1 @@
+"""How it is computed: kernels that the mathematics above does not know of."""

@@ -1,0 +1,35 @@
+"""Sizes at which another kernel takes over, and what each trades."""
+
+TINY = 4
+"""Largest matrix that is written out by scalars also where there is one alone: compile time."""
+
+NATIVE_ALONE = 16
+"""Largest matrix alone that a native kernel takes: beyond, LAPACK is faster than one lane."""
+
+WRITTEN = 8
+"""Largest matrix of a batch that is written out by scalars: beyond, compiling takes too long."""
+
+WRITTEN_NUMBERS = 16
+"""The same on GPUs and TPUs for what returns numbers and no matrices, and so fuses."""
+
+NATIVE = 256
+"""Largest matrix of a batch that a native kernel takes: beyond, one LAPACK call is faster."""
+
+NATIVE_BATCH = 8
+"""Smallest batch of matrices above `WRITTEN` that it takes: half of its lanes in float32."""
+
+TILE = 128
+"""Small matrices of a batch whose intermediate results fit the cache of a CPU."""
+
+DISTANCE = 6
+"""Largest triangle whose quadratic form is written out, also where there is a native kernel."""
+
+PRODUCT = 16
+"""Largest product that is written out as a sum of columns, which fuses with what is around it."""
+
+VECTOR = 32
+"""Longest diagonal or vector that is read by entries, which fuses where a reduction does not."""
+
+SHIFTED = 16
+"""Largest pair of triangles whose divergence and shift are one kernel: many shifts of a larger pair
+would keep a gradient of d² each."""

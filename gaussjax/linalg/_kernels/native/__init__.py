@@ -1,0 +1,108 @@
+"""Kernels in C++ for many small matrices on a CPU, where the library was built with a compiler.
+
+`call` takes a batch as one array for each operand, or an operand that the batch shares without its
+axis. What is exported, by `jax.export`, has the plain computation in place of the kernel, so that
+it runs where there is no library.
+"""
+
+import ctypes
+import functools
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.extend.core import Primitive
+from jax.interpreters import mlir
+from jaxtyping import Array
+
+from gaussjax.linalg._kernels.native.build import LIBRARY
+
+VERSION = 1  # of the kernels' operands: programs in a compilation cache name it
+SWITCH = "GAUSSJAX_NATIVE"
+DTYPES = ("float32", "float64")
+
+Function = Callable[..., Any]
+
+
+@functools.cache
+def kernels() -> tuple[str, ...]:
+    """Names of the native kernels that CPUs use, in this process. O(1)
+
+    None where gaussjax was installed without a C++ compiler, or the environment variable
+    `GAUSSJAX_NATIVE` is "0" when they are first asked for. Results are the same to rounding;
+    without them batches take longer.
+
+    >>> all(isinstance(name, str) for name in kernels())
+    True
+    """
+    path = Path(__file__).parent / LIBRARY
+    if os.environ.get(SWITCH) == "0" or not path.exists():
+        return ()
+    try:
+        library = ctypes.CDLL(str(path))
+    except OSError:  # built for another kind of machine
+        return ()
+    library.gaussjax_name.restype = ctypes.c_char_p
+    library.gaussjax_handler.restype = ctypes.c_void_p
+    names = []
+    for index in range(library.gaussjax_kernel_count()):
+        name = library.gaussjax_name(index).decode()
+        handler = jax.ffi.pycapsule(library.gaussjax_handler(index))
+        jax.ffi.register_ffi_target(_target(name), handler, platform="cpu")
+        names.append(name)
+    return tuple(names)
+
+
+def call(
+    name: str, plain: Function, *arrays: Array, order: tuple[int, ...] = ()
+) -> tuple[Array, ...]:
+    """The kernel's results; `plain` computes the same from the same arrays in JAX alone."""
+    return tuple(_native.bind(*arrays, name=name, plain=plain, order=order))
+
+
+def takes(name: str | None, *arrays: Array) -> bool:
+    """Whether there is such a kernel, for arrays of this dtype."""
+    return name in kernels() and all(x.dtype.name in DTYPES for x in arrays)
+
+
+def _target(name: str) -> str:
+    return f"gaussjax.{name}.{VERSION}"
+
+
+_native = Primitive("gaussjax_native")
+_native.multiple_results = True
+
+
+@_native.def_impl
+def _(*arrays: Array, **parameters: Any) -> list[Array]:
+    return _compiled(**parameters)(*arrays)
+
+
+@functools.cache
+def _compiled(**parameters: Any) -> Function:
+    return jax.jit(functools.partial(_native.bind, **parameters))
+
+
+@_native.def_abstract_eval
+def _(*avals: Any, plain: Function, **_: Any) -> Any:
+    return jax.make_jaxpr(plain)(*avals).out_avals  # with what it says of meshes
+
+
+def _lower_plain(ctx: Any, *operands: Any, plain: Function, **_: Any) -> Any:
+    return mlir.lower_fun(plain, multiple_results=True)(ctx, *operands)
+
+
+def _lower(ctx: Any, *operands: Any, name: str, plain: Function, order: tuple[int, ...]) -> Any:
+    if ctx.module_context.lowering_parameters.for_export:
+        return _lower_plain(ctx, *operands, plain=plain)
+    results = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in ctx.avals_out]
+    attributes = {"order": np.array(order, np.int64)} if order else {}
+    kernel = functools.partial(jax.ffi.ffi_call(_target(name), results), **attributes)
+    return mlir.lower_fun(kernel, multiple_results=True)(ctx, *operands)
+
+
+mlir.register_lowering(_native, _lower, platform="cpu")
+mlir.register_lowering(_native, _lower_plain)

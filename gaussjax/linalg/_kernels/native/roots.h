@@ -1,0 +1,216 @@
+// Triangular roots of F Fᵀ, by modified Gram-Schmidt on the rows of F, and conditionals from them.
+
+#pragma once
+
+#include "triangular.h"
+
+namespace gaussjax::GAUSSJAX_LEVEL {
+
+// √Σ xᵢ², where the squares may leave the range.
+template <class T>
+Vector<T> length_of(const Vector<T>* x, int64_t n) {
+  using V = Vector<T>;
+  V zero{}, one = zero + 1, unit = zero, sum = zero;
+  for (int64_t i = 0; i < n; ++i) {
+    V size = magnitude<T>(x[i]);
+    unit = size > unit || size != size ? size : unit;
+  }
+  V divisor = unit == 0 ? one : unit;
+  for (int64_t i = 0; i < n; ++i) sum += (x[i] / divisor) * (x[i] / divisor);
+  return unit * root<T>(sum);
+}
+
+// Lower L with L Lᵀ = F Fᵀ from the d rows of F, which are lost. Each row is in its own unit, so
+// that no square leaves the range. Its L is as accurate as Householder's (Björck 1967).
+//
+// `reveals` says that rows have the length one, and what is left of one that is no more than
+// rounding is zero, and so is its column.
+template <class T, bool reveals = false>
+void root_of_rows(Vector<T>* l, Vector<T>* f, Vector<T>* units, int64_t d, int64_t k) {
+  using V = Vector<T>;
+  V zero{}, one = zero + 1;
+  for (int64_t i = 0; i < d; ++i) {
+    V *own = f + i * k, size = zero;
+    for (int64_t c = 0; c < k; ++c) {
+      V x = magnitude<T>(own[c]);
+      size = x > size || x != x ? x : size;
+    }
+    units[i] = size == 0 ? one : size;
+    for (int64_t c = 0; c < k; ++c) own[c] /= units[i];
+    if (reveals) {
+      V length = root<T>(sum_of_squares(own, k));
+      length = length == 0 ? one : length;
+      units[i] *= length;
+      for (int64_t c = 0; c < k; ++c) own[c] /= length;
+    }
+  }
+  T noise = T(d > k ? d : k) * epsilon<T>;
+  for (int64_t j = 0; j < d; ++j) {
+    V *own = f + j * k, norm = root<T>(sum_of_squares(own, k));
+    V divisor = norm == 0 ? one : norm;
+    for (int64_t c = 0; c < k; ++c) own[c] /= divisor;
+    if (reveals) {
+      Mask<T> depends = norm <= noise;
+      norm = depends ? zero : norm;
+      for (int64_t c = 0; c < k; ++c) own[c] = depends ? zero : own[c];
+    }
+    row(l, j)[j] = norm * units[j];
+    for (int64_t i = j + 1; i < d; ++i) {
+      V *other = f + i * k, sums[4] = {};
+      int64_t c = 0;
+      for (; c + 4 <= k; c += 4)
+        for (int r = 0; r < 4; ++r) sums[r] += own[c + r] * other[c + r];
+      for (; c < k; ++c) sums[0] += own[c] * other[c];
+      V x = (sums[0] + sums[1]) + (sums[2] + sums[3]);
+      for (c = 0; c < k; ++c) other[c] -= x * own[c];
+      row(l, i)[j] = x * units[i];
+    }
+  }
+}
+
+inline int64_t triangle_and_rows(const Operand* in) {
+  int64_t d = in[0].rows, k = in[0].columns;
+  return triangle(d) + d * k + 4 * d;
+}
+
+template <class T>
+void triangular_root(const Call& call, int64_t first, int64_t last, void* scratch) {
+  using V = Vector<T>;
+  int64_t d = call.in[0].rows, k = call.in[0].columns;
+  V *l = static_cast<V*>(scratch), *f = l + triangle(d), *units = f + d * k;
+  Source<T>(call.in[0], first, last).load(f, 0, d * k);
+  root_of_rows<T>(l, f, units, d, k);
+  store_lower(Target<T>(call.out[0], first, last), l, d);
+}
+
+template <class T>
+void rank_revealing_root(const Call& call, int64_t first, int64_t last, void* scratch) {
+  using V = Vector<T>;
+  int64_t d = call.in[0].rows, k = call.in[0].columns;
+  V *l = static_cast<V*>(scratch), *f = l + triangle(d), *units = f + d * k;
+  Source<T>(call.in[0], first, last).load(f, 0, d * k);
+  root_of_rows<T, true>(l, f, units, d, k);
+  store_lower(Target<T>(call.out[0], first, last), l, d);
+}
+
+inline int64_t sum_scratch(const Operand* in) { return triangle_and_rows(in + 1); }
+
+// The same from the second operand: the first, F Fᵀ itself, is for those whom a factor costs more.
+template <class T>
+void root_of_sum(const Call& call, int64_t first, int64_t last, void* scratch) {
+  triangular_root<T>({call.in + 1, call.out, call.order}, first, last, scratch);
+}
+
+// The rows of a lower triangle in another order.
+template <class T>
+void load_reordered(Vector<T>* f, const Source<T>& from, const int64_t* order, int64_t d) {
+  for (int64_t i = 0; i < d; ++i) {
+    int64_t place = order[i];
+    from.load(f + i * d, place * d, place + 1);
+    for (int64_t j = place + 1; j < d; ++j) f[i * d + j] = Vector<T>{};
+  }
+}
+
+template <class T>
+void reordered_root(const Call& call, int64_t first, int64_t last, void* scratch) {
+  using V = Vector<T>;
+  int64_t d = call.in[0].rows;
+  V *l = static_cast<V*>(scratch), *f = l + triangle(d), *units = f + d * d;
+  load_reordered(f, Source<T>(call.in[0], first, last), call.order, d);
+  root_of_rows<T>(l, f, units, d, d);
+  store_lower(Target<T>(call.out[0], first, last), l, d);
+}
+
+inline int64_t root_cotangent_scratch(const Operand* in) {
+  int64_t d = in[0].rows, k = in[1].columns;
+  return 2 * triangle(d) + d * (2 * k + d) + 4 * d;
+}
+
+// L⁻ᵀ (P + Pᵀ) Q, P = Φ(LᵀC) and Q = L⁻¹F; zero pivots count as ones whose columns of P are zero.
+template <class T>
+void root_cotangent(const Call& call, int64_t first, int64_t last, void* scratch) {
+  using V = Vector<T>;
+  int64_t d = call.in[0].rows, k = call.in[1].columns;
+  V *l = static_cast<V*>(scratch), *c = l + triangle(d), *q = c + triangle(d);
+  V *out = q + d * k, *p = out + d * k, zero{}, one = zero + 1;
+  load_lower(l, Source<T>(call.in[0], first, last), d);
+  Source<T>(call.in[1], first, last).load(q, 0, d * k);
+  load_lower(c, Source<T>(call.in[2], first, last), d);
+  V infinity = all<T>(T(__builtin_inf())), nan = infinity - infinity, *pivots = p + d * d;
+  Mask<T> is_lost = zero != zero;
+  for (int64_t i = 0; i < d; ++i) {
+    pivots[i] = row(l, i)[i];
+    for (int64_t j = 0; j <= i; ++j) {
+      V x = row(l, i)[j];
+      is_lost |= magnitude<T>(x) == infinity;
+      if (j < i) is_lost |= (pivots[j] == 0) & (x != 0);
+    }
+    row(l, i)[i] = pivots[i] == 0 ? one : pivots[i];
+  }
+  for (int64_t i = 0; i < d; ++i)
+    for (int64_t j = 0; j <= i; ++j) {
+      V& x = row(l, i)[j];
+      x = is_lost ? nan : x;
+    }
+  // P + Pᵀ, whose diagonal is that of LᵀC.
+  for (int64_t i = 0; i < d; ++i)
+    for (int64_t j = 0; j <= i; ++j) {
+      V sum = zero;
+      for (int64_t r = i; r < d; ++r) sum += row(l, r)[i] * row(c, r)[j];
+      p[i * d + j] = p[j * d + i] = pivots[j] == 0 ? zero : sum;
+    }
+  solve_matrix(l, q, d, k);
+  for (int64_t i = 0; i < d; ++i) {
+    V* own = out + i * k;
+    for (int64_t m = 0; m < k; ++m) own[m] = zero;
+    for (int64_t j = 0; j < d; ++j)
+      for (int64_t m = 0; m < k; ++m) own[m] += p[i * d + j] * q[j * k + m];
+  }
+  solve_matrix_transpose(l, out, d, k);
+  Target<T>(call.out[0], first, last).store(out, 0, d * k);
+}
+
+inline int64_t condition_scratch(const Operand* in) {
+  int64_t d = in[0].rows, k = in[0].columns;
+  return triangle(d) + d * k + 4 * d;
+}
+
+// Mean and lower root of the n = d − m last rows of L, ‖A⁻¹v‖² and log|A Aᵀ|, given m values of the
+// first ones: `conditional.py` has the formulas.
+template <class T>
+void store_condition(const Call& call, int64_t first, int64_t last, const Vector<T>* l,
+                     Vector<T>* w, Vector<T>* mean, int64_t d, int64_t m) {
+  using V = Vector<T>;
+  int64_t n = d - m;
+  solve_vector(l, w, m);
+  V distance = sum_of_squares(w, m), logdet{};
+  for (int64_t i = 0; i < m; ++i)
+    for (int lane = 0; lane < width<T>; ++lane) logdet[lane] += log_of_pivot(row(l, i)[i][lane]);
+  logdet *= 2;
+  for (int64_t i = 0; i < n; ++i) {
+    mean[i] = V{};
+    for (int64_t j = 0; j < m; ++j) mean[i] += row(l, m + i)[j] * w[j];
+  }
+  Target<T>(call.out[0], first, last).store(mean, 0, n);
+  Target<T> to(call.out[1], first, last);
+  for (int64_t i = 0; i < n; ++i) {
+    to.store(row(l, m + i) + m, i * n, i + 1);
+    to.zeros(i * n + i + 1, n - i - 1);
+  }
+  Target<T>(call.out[2], first, last).store(&distance, 0, 1);
+  Target<T>(call.out[3], first, last).store(&logdet, 0, 1);
+}
+
+// Of the rows of a lower triangle in this order, the m given first.
+template <class T>
+void condition_triangle(const Call& call, int64_t first, int64_t last, void* scratch) {
+  using V = Vector<T>;
+  int64_t d = call.in[0].rows, m = call.in[1].rows;
+  V *l = static_cast<V*>(scratch), *f = l + triangle(d), *units = f + d * d, *w = units + d;
+  load_reordered(f, Source<T>(call.in[0], first, last), call.order, d);
+  Source<T>(call.in[1], first, last).load(w, 0, m);
+  root_of_rows<T>(l, f, units, d, d);
+  store_condition<T>(call, first, last, l, w, w + d, d, m);
+}
+
+}  // namespace gaussjax::GAUSSJAX_LEVEL
