@@ -115,9 +115,10 @@ def posterior_of_precision(
     root, whitened = jnp.tril(root), jax.vmap(noise.whiten, 1, 1)(matrix)
     law = PrecisionCholesky(triangular_root(jnp.concatenate([root, whitened.T], axis=1)))
     mean = law.times(dot(whitened.T, noise.whiten(value)))
-    # Once more for what is left: products of precise observations are rounded like their size.
-    rest = dot(whitened.T, noise.whiten(value - dot(matrix, mean))) - dot(root, dot(root.T, mean))
-    mean = mean + law.times(rest)
+    # Twice more for what is left: products of precise observations are rounded like their size.
+    for _ in range(2):
+        pull = dot(whitened.T, noise.whiten(value - dot(matrix, mean)))
+        mean = mean + law.times(pull - dot(root, dot(root.T, mean)))
     # log|HΣHᵀ + Σₑ| = log|Σₑ| + log|Σ| − log|posterior|, and the quadratic form is a least value
     logdet = noise.logdet() + prior.logdet() - law.logdet()
     distance = prior.inv_quad(mean) + noise.inv_quad(value - dot(matrix, mean))

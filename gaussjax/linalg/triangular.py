@@ -185,7 +185,9 @@ def _length(lower: Array, vector: Array) -> Array:
     sizes = jnp.abs(vector) + jnp.sum(jnp.abs(jnp.tril(lower)), axis=1)
     near = small.NEAR * float(jnp.finfo(vector.dtype).eps)
     is_off = jnp.any(zero & (jnp.abs(whitened) > near * sizes))
-    return jnp.where(is_off, jnp.inf, jnp.sum(jnp.square(jnp.where(zero, 0.0, whitened))))
+    is_lost = jnp.any(zero & jnp.isnan(whitened)) | jnp.any(jnp.diagonal(lower) < 0)
+    value = jnp.where(is_off, jnp.inf, jnp.sum(jnp.square(jnp.where(zero, 0.0, whitened))))
+    return jnp.where(is_lost, jnp.nan, value)
 
 
 def solve(lower: Array, rhs: Array, *, transpose: bool = False) -> Array:

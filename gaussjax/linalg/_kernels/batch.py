@@ -11,6 +11,7 @@ compute the batch as one. A batch that is sharded stays so: each device computes
 import functools
 import math
 import string
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -36,7 +37,7 @@ class _Kernel(NamedTuple):
     tile: int | None
     name: str | None
     order: tuple[int, ...]
-    fused: int
+    fused: bool
 
 
 def kernel(
@@ -46,15 +47,15 @@ def kernel(
     tile: int | None = 1,
     native: str | None = None,
     order: tuple[int, ...] = (),
-    fused: int = 0,
+    fused: bool = False,
 ) -> Callable[[Function], Function]:
     """Decorator of a function from arrays of event ranks `ranks` to a tuple, or one array, of `to`.
 
     `written` computes the same for small matrices, by scalars: it compiles for long, and pays in a
-    batch. `native` is the name of a native kernel, `order` what it is told of rows; up to `fused`
-    rows written code is no slower, for it fuses with what is around it. In a loop `tile` elements
-    of the batch are taken at a time, None is all of them; where there is `written`, it is of that.
-    There is no derivative: the callers define it in closed form.
+    batch. `native` is the name of a native kernel, `order` what it is told of rows; it leaves to
+    written code what is `fused` with what is around it. In a loop `tile` elements of the batch are
+    taken at a time, None is all of them; where there is `written`, it is of that. There is no
+    derivative: the callers define it in closed form.
     """
 
     def decorate(function: Function) -> Function:
@@ -79,7 +80,16 @@ def _over_axes(k: _Kernel, count: int, has: tuple[bool, ...]) -> Function:
         return [x.shape[x.ndim - rank :] for x, rank in zip(arrays, ranks, strict=True)]
 
     def largest(arrays: Sequence[Array]) -> int:
-        return max(n for shape in events(arrays) for n in (0, *shape))
+        """Of all event axes; beyond every limit where an export does not know them yet."""
+        sizes = [n for shape in events(arrays) for n in shape]
+        is_known = not any(is_symbolic_dim(n) for n in sizes)
+        return max(sizes, default=0) if is_known else sys.maxsize
+
+    def fused_to() -> int:
+        return limits.PRODUCT if k.fused else 0
+
+    def written_to() -> int:
+        return max(limits.WRITTEN, fused_to())
 
     def one(arrays: Sequence[Array], limit: int) -> Function:
         """Of one element, written out up to this limit."""
@@ -87,7 +97,7 @@ def _over_axes(k: _Kernel, count: int, has: tuple[bool, ...]) -> Function:
 
     def loop(*arrays: Array) -> tuple[Array, ...]:
         """Over one axis."""
-        function = one(arrays, max(limits.WRITTEN, k.fused))
+        function = one(arrays, written_to())
         tile = k.tile if function is k.written or not k.written else 1
 
         def step(own: list[Array]) -> Any:
@@ -119,7 +129,7 @@ def _over_axes(k: _Kernel, count: int, has: tuple[bool, ...]) -> Function:
             return False
         batch = next(x.shape[:count] for x, mine in zip(arrays, has, strict=True) if mine)
         few = math.prod(batch) < limits.NATIVE_BATCH and largest(arrays) > limits.WRITTEN
-        in_range = k.fused < largest(arrays) <= limits.NATIVE
+        in_range = fused_to() < largest(arrays) <= limits.NATIVE
         return in_range and not few and native.takes(k.name, *arrays)
 
     def alone(*arrays: Array) -> Any:
@@ -132,13 +142,13 @@ def _over_axes(k: _Kernel, count: int, has: tuple[bool, ...]) -> Function:
         return out[0] if len(to) == 1 else out
 
     def as_tuple(*arrays: Array) -> tuple[Array, ...]:
-        return tuple(jax.tree.leaves(k.function(*arrays)))
+        return tuple(jax.tree.leaves(one(arrays, limits.TINY)(*arrays)))
 
     def batched(*arrays: Array) -> Any:
         """The whole batch at once."""
         only_numbers = not any(to)
         limit = limits.WRITTEN_NUMBERS if only_numbers else limits.WRITTEN
-        lifted = one(arrays, max(limit, k.fused))
+        lifted = one(arrays, max(limit, written_to()))
         for _ in range(count):
             lifted = jax.vmap(lifted, in_axes=tuple(0 if mine else None for mine in has))
         return lifted(*arrays)
@@ -147,7 +157,7 @@ def _over_axes(k: _Kernel, count: int, has: tuple[bool, ...]) -> Function:
     def mapped(*arrays: Array) -> Any:
         if count == 0:
             return alone(*arrays)
-        is_fused = k.tile is None and one(arrays, max(limits.WRITTEN, k.fused)) is k.written
+        is_fused = k.tile is None and one(arrays, written_to()) is k.written
         if is_fused and not is_native(*arrays):
             return batched(*arrays)
         return split_over_devices(on_cpu, *_rule(ranks, has, to), elsewhere=batched)(*arrays)
@@ -157,7 +167,7 @@ def _over_axes(k: _Kernel, count: int, has: tuple[bool, ...]) -> Function:
         wider = tuple(old or added for old, added in zip(has, new, strict=True))
         if not any(added and rank > 1 for added, rank in zip(new, ranks, strict=True)):
             # More vectors than matrices, which are columns to the solves and products within.
-            lifted = one(arrays, max(limits.WRITTEN, k.fused))
+            lifted = one(arrays, written_to())
             for axes in (*[has] * count, new):
                 lifted = jax.vmap(lifted, in_axes=tuple(0 if mine else None for mine in axes))
             out = lifted(*arrays)

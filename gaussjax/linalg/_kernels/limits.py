@@ -1,4 +1,7 @@
-"""Sizes at which another kernel takes over, and what each trades."""
+"""Sizes at which another kernel takes over, and what each trades.
+
+`python -m benchmarks.thresholds` measures both sides of them.
+"""
 
 TINY = 4
 """Largest matrix that is written out by scalars also where there is one alone: compile time."""

@@ -130,7 +130,7 @@ def inv_quad(lower: Float[Array, "d d"], vector: Float[Array, " d"]) -> Float[Ar
         w.append(jnp.where(zeros[i], 0.0, rest * reciprocals[i]))
         size = total([jnp.abs(x) for x in row])
         is_off = is_off | (zeros[i] & (jnp.abs(rest) > near * (jnp.abs(entries[i]) + size)))
-        is_lost = is_lost | (size == jnp.inf)
+        is_lost = is_lost | (size == jnp.inf) | (zeros[i] & jnp.isnan(rest))
         for zero, entry in zip(zeros, row[:i], strict=False):
             is_lost = is_lost | (zero & (entry != 0))
     distance = jnp.where(is_off, jnp.inf, total([x * x for x in w]))

@@ -8,6 +8,7 @@ it runs where there is no library.
 import ctypes
 import functools
 import os
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import mlir
 from jaxtyping import Array
 
-from gaussjax.linalg._kernels.native.build import LIBRARY
+from gaussjax.linalg._kernels.native.build import LIBRARY, sources
 
 VERSION = 1  # of the kernels' operands: programs in a compilation cache name it
 SWITCH = "GAUSSJAX_NATIVE"
@@ -42,11 +43,17 @@ def kernels() -> tuple[str, ...]:
     if os.environ.get(SWITCH) == "0" or not path.exists():
         return ()
     try:
-        library = ctypes.CDLL(str(path))
-    except OSError:  # built for another kind of machine
+        return _registered(ctypes.CDLL(str(path)))
+    except (OSError, AttributeError, RuntimeError) as error:  # for another machine, or another JAX
+        warnings.warn(f"gaussjax goes on without its native kernels: {error}", stacklevel=2)
         return ()
-    library.gaussjax_name.restype = ctypes.c_char_p
+
+
+def _registered(library: ctypes.CDLL) -> tuple[str, ...]:
+    library.gaussjax_name.restype = library.gaussjax_sources.restype = ctypes.c_char_p
     library.gaussjax_handler.restype = ctypes.c_void_p
+    if library.gaussjax_sources().decode() != sources():
+        raise RuntimeError("they were built from other sources, install gaussjax again")
     names = []
     for index in range(library.gaussjax_kernel_count()):
         name = library.gaussjax_name(index).decode()
@@ -64,8 +71,9 @@ def call(
 
 
 def takes(name: str | None, *arrays: Array) -> bool:
-    """Whether there is such a kernel, for arrays of this dtype."""
-    return name in kernels() and all(x.dtype.name in DTYPES for x in arrays)
+    """Whether there is such a kernel, for arrays of one dtype."""
+    dtypes = {x.dtype.name for x in arrays}
+    return name in kernels() and len(dtypes) == 1 and dtypes <= set(DTYPES)
 
 
 def _target(name: str) -> str:

@@ -3,6 +3,7 @@
 python gaussjax/linalg/_kernels/native/build.py
 """
 
+import hashlib
 import os
 import platform
 import shutil
@@ -22,6 +23,12 @@ FLAGS = (
 LEVELS = {"baseline": (), "v3": ("-march=x86-64-v3",), "v4": ("-march=x86-64-v4",)}
 
 
+def sources() -> str:
+    """What tells one state of the sources from another."""
+    paths = sorted(p for p in Path(__file__).parent.rglob("*") if p.suffix in (".cc", ".h"))
+    return hashlib.sha256(b"".join(p.read_bytes() for p in paths)).hexdigest()[:16]
+
+
 def build(to: Path) -> str:
     """Writes the library into the folder `to`; returns why it could not, or ""."""
     compiler = next(filter(shutil.which, (os.environ.get("CXX", ""), "c++", "g++", "clang++")), "")
@@ -29,15 +36,19 @@ def build(to: Path) -> str:
         return f"{sys.platform} takes the plain path"
     if not compiler:
         return "there is no C++ compiler"
-    sources = Path(__file__).parent
+    folder_of_sources = Path(__file__).parent
     is_x86 = platform.machine().lower() in ("x86_64", "amd64")
     levels = LEVELS if is_x86 else {"baseline": ()}
     with tempfile.TemporaryDirectory() as folder:
         jobs = [
-            (f"{level}.o", ["-DGAUSSJAX_LEVEL=" + level, *flags, str(sources / "kernels.cc")])
+            (
+                f"{level}.o",
+                ["-DGAUSSJAX_LEVEL=" + level, *flags, str(folder_of_sources / "kernels.cc")],
+            )
             for level, flags in levels.items()
         ]
-        jobs.append(("call.o", [*["-DGAUSSJAX_X86"][: int(is_x86)], str(sources / "call.cc")]))
+        defined = [f'-DGAUSSJAX_SOURCES="{sources()}"', *["-DGAUSSJAX_X86"][: int(is_x86)]]
+        jobs.append(("call.o", [*defined, str(folder_of_sources / "call.cc")]))
         objects = [str(Path(folder) / name) for name, _ in jobs]
         commands = [
             [compiler, *FLAGS, *arguments, "-c", "-o", path]
@@ -52,6 +63,8 @@ def build(to: Path) -> str:
             os.replace(to / (LIBRARY + ".new"), to / LIBRARY)  # processes may have the old one open
         except subprocess.CalledProcessError as failure:
             return f"{compiler} failed:\n{failure.stderr}"
+        except OSError as failure:
+            return f"{compiler} cannot build here: {failure}"
     return ""
 
 

@@ -33,13 +33,8 @@ constexpr int kOperands = 8;
 // The best level that this machine has.
 const Kernel* best() {
 #ifdef GAUSSJAX_X86
-  bool has_v3 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-             __builtin_cpu_supports("bmi2");
-  bool has_v4 = has_v3 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-             __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
-             __builtin_cpu_supports("avx512vl");
-  if (has_v4) return v4::table();
-  if (has_v3) return v3::table();
+  if (__builtin_cpu_supports("x86-64-v4")) return v4::table();
+  if (__builtin_cpu_supports("x86-64-v3")) return v3::table();
 #endif
   return baseline::table();
 }
@@ -209,6 +204,9 @@ XLA_FFI_Handler* handler_of(int index, std::integer_sequence<int, indices...>) {
 #define GAUSSJAX_VISIBLE extern "C" __attribute__((visibility("default")))
 
 GAUSSJAX_VISIBLE int gaussjax_kernel_count() { return gaussjax::kernel_count; }
+
+// Of which files it was built: `build.py` says how.
+GAUSSJAX_VISIBLE const char* gaussjax_sources() { return GAUSSJAX_SOURCES; }
 
 GAUSSJAX_VISIBLE const char* gaussjax_name(int index) {
   return gaussjax::table()[index].name;

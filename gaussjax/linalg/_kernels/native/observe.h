@@ -58,7 +58,7 @@ struct Exchange {
     for (int64_t i = 0; i < m; ++i) {
       const V* own = rows + i * w;
       V scale = length_of<T>(own + d, n);
-      scale = scale > least[i] ? scale : least[i];
+      scale = scale > least[i] || scale != scale ? scale : least[i];
       scale = limit * (scale == 0 ? one : scale);
       for (int64_t j = 0; j < d; ++j) found |= magnitude<T>(own[j]) * sizes[j] > scale;
     }
@@ -93,7 +93,7 @@ struct Exchange {
     int64_t row = -1, column = 0;
     for (int64_t i = 0; i < m; ++i) {
       T scale = length_of_noise(i, lane);
-      scale = scale > least[i][lane] ? scale : least[i][lane];
+      scale = scale > least[i][lane] || scale != scale ? scale : least[i][lane];
       if (scale == 0) scale = 1;
       for (int64_t j = 0; j < d; ++j) {
         T gain = fabs(rows[i * w + j][lane]) * sizes[j][lane] / scale;
@@ -145,8 +145,8 @@ void exchange(const Call& call, int64_t first, int64_t last, void* scratch) {
 
 inline int64_t observe_scratch(const Operand* in) {
   int64_t d = in[0].rows, k = in[0].columns, m = in[1].rows, n = in[2].columns;
-  return Exchange<float>::vectors(m, d, n) + d * k + (m + d) * (k + n) + triangle(m + d) +
-         4 * (m + d);
+  return Exchange<float>::vectors(m, d, n) + d * k + (m + d) * (k + n + m + d) +
+         triangle(m + d) + 4 * (m + d);
 }
 
 // From F, H, R and the values of y.
@@ -154,8 +154,9 @@ template <class T>
 void observe(const Call& call, int64_t first, int64_t last, void* scratch) {
   using V = Vector<T>;
   int64_t d = call.in[0].rows, k = call.in[0].columns, m = call.in[1].rows, n = call.in[2].columns;
+  int64_t w = k + n + m + d;  // room for `root_of_rows`
   Exchange<T> x(m, d, n, static_cast<V*>(scratch));
-  V *f = x.end(), *rows = f + d * k, *l = rows + (m + d) * (k + n), *units = l + triangle(m + d);
+  V *f = x.end(), *rows = f + d * k, *l = rows + (m + d) * w, *units = l + triangle(m + d);
   V *moved = units + m + d, *mean = moved + m + d, *values = mean + d;
   Source<T>(call.in[0], first, last).load(f, 0, d * k);
   V* sizes = units;
@@ -164,11 +165,12 @@ void observe(const Call& call, int64_t first, int64_t last, void* scratch) {
   x.eliminate(sizes);
   Source<T>(call.in[3], first, last).load(values, 0, m);
   for (int64_t i = 0; i < m + d; ++i) {
-    V *own = rows + i * (k + n), *z = x.rows + i * x.w;
+    V *own = rows + i * w, *z = x.rows + i * x.w;
     if (x.is_trivial && i >= m) {
       memcpy(own, f + (i - m) * k, k * sizeof(V));
       memset(own + k, 0, n * sizeof(V));
       moved[i] = V{};
+      for (int64_t j = 0; j < m; ++j) moved[i] += 0 * values[j];
       continue;
     }
     memset(own, 0, k * sizeof(V));
@@ -180,7 +182,6 @@ void observe(const Call& call, int64_t first, int64_t last, void* scratch) {
   }
   root_of_rows<T>(l, rows, units, m + d, k + n);
   store_condition<T>(call, first, last, l, moved, mean, m + d, m);
-  if (x.is_trivial) return;
   for (int64_t i = 0; i < d; ++i) mean[i] -= moved[m + i];
   Target<T>(call.out[0], first, last).store(mean, 0, d);
 }

@@ -1,4 +1,4 @@
-// Triangular roots of F Fᵀ, by modified Gram-Schmidt on the rows of F, and conditionals from them.
+// Triangular roots of F Fᵀ, from the rows of F, and conditionals from them.
 
 #pragma once
 
@@ -20,41 +20,108 @@ Vector<T> length_of(const Vector<T>* x, int64_t n) {
   return unit * root<T>(sum);
 }
 
-// Lower L with L Lᵀ = F Fᵀ from the d rows of F, which are lost. Each row is in its own unit, so
-// that no square leaves the range. Its L is as accurate as Householder's (Björck 1967).
-//
-// `reveals` says that rows have the length one, and what is left of one that is no more than
-// rounding is zero, and so is its column.
-template <class T, bool reveals = false>
-void root_of_rows(Vector<T>* l, Vector<T>* f, Vector<T>* units, int64_t d, int64_t k) {
+// Each of d rows in its own unit, its largest entry, so that no square leaves the range.
+template <class T>
+void in_units(Vector<T>* f, Vector<T>* units, int64_t d, int64_t k, int64_t w) {
   using V = Vector<T>;
   V zero{}, one = zero + 1;
   for (int64_t i = 0; i < d; ++i) {
-    V *own = f + i * k, size = zero;
+    V *own = f + i * w, size = zero;
     for (int64_t c = 0; c < k; ++c) {
       V x = magnitude<T>(own[c]);
       size = x > size || x != x ? x : size;
     }
     units[i] = size == 0 ? one : size;
     for (int64_t c = 0; c < k; ++c) own[c] /= units[i];
-    if (reveals) {
-      V length = root<T>(sum_of_squares(own, k));
-      length = length == 0 ? one : length;
-      units[i] *= length;
-      for (int64_t c = 0; c < k; ++c) own[c] /= length;
+  }
+}
+
+// The largest entry of row j comes to column j, in each lane that has a much larger one behind it.
+template <class T>
+void pivot_columns(Vector<T>* f, int64_t j, int64_t d, int64_t k, int64_t w) {
+  using V = Vector<T>;
+  const V* own = f + j * w;
+  V here = magnitude<T>(own[j]), largest = here;
+  for (int64_t c = j + 1; c < k; ++c) {
+    V x = magnitude<T>(own[c]);
+    largest = x > largest ? x : largest;
+  }
+  Mask<T> is_small = 4 * here < largest;
+  if (!any<T>(is_small)) return;
+  for (int lane = 0; lane < width<T>; ++lane) {
+    if (!is_small[lane]) continue;
+    int64_t place = j;
+    for (int64_t c = j + 1; c < k; ++c)
+      if (fabs(own[c][lane]) > fabs(own[place][lane])) place = c;
+    for (int64_t i = j; i < d; ++i) {
+      T x = f[i * w + j][lane];
+      f[i * w + j][lane] = f[i * w + place][lane];
+      f[i * w + place][lane] = x;
     }
   }
-  T noise = T(d > k ? d : k) * epsilon<T>;
+}
+
+// Lower L with L Lᵀ = F Fᵀ from the d rows of F, k entries of the w = k + d that each has room for,
+// which are lost; by Householder reflections. With the largest entry of a row in front they keep the
+// digits of small columns (Powell & Reid 1969). A row that is zero by then has a column of zeros:
+// what others have in its place moves behind the rest.
+template <class T>
+void root_of_rows(Vector<T>* l, Vector<T>* f, Vector<T>* units, int64_t d, int64_t k) {
+  using V = Vector<T>;
+  V zero{}, one = zero + 1;
+  int64_t w = k + d;
+  in_units<T>(f, units, d, k, w);
+  for (int64_t j = 0; j < d; ++j) {
+    if (j >= k) {
+      for (int64_t i = j; i < d; ++i) row(l, i)[j] = zero;
+      continue;
+    }
+    pivot_columns<T>(f, j, d, k, w);
+    V *own = f + j * w, first = own[j], rest = sum_of_squares(own + j + 1, k - j - 1);
+    V norm = root<T>(first * first + rest), sign = first < 0 ? one : -one;
+    V v = first - sign * norm, length = v * v + rest;
+    V scale = 2 / (length == 0 ? one : length);
+    row(l, j)[j] = norm * units[j];
+    Mask<T> is_zero = norm == 0;
+    bool has_zero = any<T>(is_zero);
+    for (int64_t i = j + 1; i < d; ++i) {
+      V *other = f + i * w, sums[4] = {v * other[j], zero, zero, zero};
+      int64_t c = j + 1;
+      for (; c + 4 <= k; c += 4)
+        for (int r = 0; r < 4; ++r) sums[r] += own[c + r] * other[c + r];
+      for (; c < k; ++c) sums[0] += own[c] * other[c];
+      V x = scale * ((sums[0] + sums[1]) + (sums[2] + sums[3]));
+      for (c = j + 1; c < k; ++c) other[c] -= x * own[c];
+      V entry = sign * (other[j] - x * v);
+      if (has_zero) {
+        other[k] = is_zero ? other[j] : zero;
+        entry = is_zero ? zero : entry;
+      }
+      row(l, i)[j] = entry * units[i];
+    }
+    if (has_zero) ++k;
+  }
+}
+
+// The same by modified Gram-Schmidt, where what is left of a row of length one that is no more than
+// rounding is zero, and so is its column.
+template <class T>
+void revealing_root_of_rows(Vector<T>* l, Vector<T>* f, Vector<T>* units, int64_t d, int64_t k) {
+  using V = Vector<T>;
+  V zero{}, one = zero + 1, noise = all<T>(T(d > k ? d : k) * epsilon<T>);
+  in_units<T>(f, units, d, k, k);
+  for (int64_t i = 0; i < d; ++i) {
+    V *own = f + i * k, length = root<T>(sum_of_squares(own, k));
+    length = length == 0 ? one : length;
+    units[i] *= length;
+    for (int64_t c = 0; c < k; ++c) own[c] /= length;
+  }
   for (int64_t j = 0; j < d; ++j) {
     V *own = f + j * k, norm = root<T>(sum_of_squares(own, k));
-    V divisor = norm == 0 ? one : norm;
-    for (int64_t c = 0; c < k; ++c) own[c] /= divisor;
-    if (reveals) {
-      Mask<T> depends = norm <= noise;
-      norm = depends ? zero : norm;
-      for (int64_t c = 0; c < k; ++c) own[c] = depends ? zero : own[c];
-    }
-    row(l, j)[j] = norm * units[j];
+    Mask<T> depends = norm <= noise;
+    V divisor = depends ? one : norm;
+    for (int64_t c = 0; c < k; ++c) own[c] = depends ? zero : own[c] / divisor;
+    row(l, j)[j] = depends ? zero : norm * units[j];
     for (int64_t i = j + 1; i < d; ++i) {
       V *other = f + i * k, sums[4] = {};
       int64_t c = 0;
@@ -70,15 +137,16 @@ void root_of_rows(Vector<T>* l, Vector<T>* f, Vector<T>* units, int64_t d, int64
 
 inline int64_t triangle_and_rows(const Operand* in) {
   int64_t d = in[0].rows, k = in[0].columns;
-  return triangle(d) + d * k + 4 * d;
+  return triangle(d) + d * (k + d) + 4 * d;
 }
 
 template <class T>
 void triangular_root(const Call& call, int64_t first, int64_t last, void* scratch) {
   using V = Vector<T>;
   int64_t d = call.in[0].rows, k = call.in[0].columns;
-  V *l = static_cast<V*>(scratch), *f = l + triangle(d), *units = f + d * k;
-  Source<T>(call.in[0], first, last).load(f, 0, d * k);
+  V *l = static_cast<V*>(scratch), *f = l + triangle(d), *units = f + d * (k + d);
+  Source<T> from(call.in[0], first, last);
+  for (int64_t i = 0; i < d; ++i) from.load(f + i * (k + d), i * k, k);
   root_of_rows<T>(l, f, units, d, k);
   store_lower(Target<T>(call.out[0], first, last), l, d);
 }
@@ -89,7 +157,7 @@ void rank_revealing_root(const Call& call, int64_t first, int64_t last, void* sc
   int64_t d = call.in[0].rows, k = call.in[0].columns;
   V *l = static_cast<V*>(scratch), *f = l + triangle(d), *units = f + d * k;
   Source<T>(call.in[0], first, last).load(f, 0, d * k);
-  root_of_rows<T, true>(l, f, units, d, k);
+  revealing_root_of_rows<T>(l, f, units, d, k);
   store_lower(Target<T>(call.out[0], first, last), l, d);
 }
 
@@ -101,13 +169,13 @@ void root_of_sum(const Call& call, int64_t first, int64_t last, void* scratch) {
   triangular_root<T>({call.in + 1, call.out, call.order}, first, last, scratch);
 }
 
-// The rows of a lower triangle in another order.
+// The rows of a lower triangle in another order, with room for `root_of_rows`.
 template <class T>
 void load_reordered(Vector<T>* f, const Source<T>& from, const int64_t* order, int64_t d) {
   for (int64_t i = 0; i < d; ++i) {
     int64_t place = order[i];
-    from.load(f + i * d, place * d, place + 1);
-    for (int64_t j = place + 1; j < d; ++j) f[i * d + j] = Vector<T>{};
+    from.load(f + 2 * i * d, place * d, place + 1);
+    for (int64_t j = place + 1; j < d; ++j) f[2 * i * d + j] = Vector<T>{};
   }
 }
 
@@ -115,7 +183,7 @@ template <class T>
 void reordered_root(const Call& call, int64_t first, int64_t last, void* scratch) {
   using V = Vector<T>;
   int64_t d = call.in[0].rows;
-  V *l = static_cast<V*>(scratch), *f = l + triangle(d), *units = f + d * d;
+  V *l = static_cast<V*>(scratch), *f = l + triangle(d), *units = f + 2 * d * d;
   load_reordered(f, Source<T>(call.in[0], first, last), call.order, d);
   root_of_rows<T>(l, f, units, d, d);
   store_lower(Target<T>(call.out[0], first, last), l, d);
@@ -171,8 +239,8 @@ void root_cotangent(const Call& call, int64_t first, int64_t last, void* scratch
 }
 
 inline int64_t condition_scratch(const Operand* in) {
-  int64_t d = in[0].rows, k = in[0].columns;
-  return triangle(d) + d * k + 4 * d;
+  int64_t d = in[0].rows;
+  return triangle(d) + 2 * d * d + 4 * d;
 }
 
 // Mean and lower root of the n = d − m last rows of L, ‖A⁻¹v‖² and log|A Aᵀ|, given m values of the
@@ -206,7 +274,7 @@ template <class T>
 void condition_triangle(const Call& call, int64_t first, int64_t last, void* scratch) {
   using V = Vector<T>;
   int64_t d = call.in[0].rows, m = call.in[1].rows;
-  V *l = static_cast<V*>(scratch), *f = l + triangle(d), *units = f + d * d, *w = units + d;
+  V *l = static_cast<V*>(scratch), *f = l + triangle(d), *units = f + 2 * d * d, *w = units + d;
   load_reordered(f, Source<T>(call.in[0], first, last), call.order, d);
   Source<T>(call.in[1], first, last).load(w, 0, m);
   root_of_rows<T>(l, f, units, d, d);

@@ -217,6 +217,7 @@ void inv_quad(const Call& call, int64_t first, int64_t last, void* scratch) {
     w[i] = is_zero ? zero : rest / (is_zero ? one : line[i]);
     w[i] = line[i] < 0 ? nan : w[i];  // two wrong signs must not make a right one
     is_lost |= sizes == infinity;
+    is_lost |= is_zero & (rest != rest);
     if (any<T>(is_singular)) {
       is_off |= is_zero & (magnitude<T>(rest) > near * (magnitude<T>(v[i]) + sizes));
       for (j = 0; j < i; ++j) is_lost |= (pivots[j] == 0) & (line[j] != 0);

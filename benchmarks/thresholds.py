@@ -1,0 +1,134 @@
+"""Both sides of the sizes at which another kernel takes over: `gaussjax/linalg/_kernels/limits.py`.
+
+Each function in three processes: written out by scalars, by native kernels, and by LAPACK one
+matrix after another, whatever the limits say; milliseconds of a call and CPU seconds to compile it,
+for one matrix alone, a few, and a batch of `numbers` entries.
+
+    python -m benchmarks.thresholds
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import tyro
+
+from benchmarks import harness
+
+EVERY = 1 << 30
+SIDES: dict[str, dict[str, int]] = {
+    "written": {"TINY": EVERY, "WRITTEN": EVERY, "DISTANCE": EVERY, "PRODUCT": EVERY},
+    "native": {
+        "TINY": 0, "WRITTEN": 0, "DISTANCE": 0, "PRODUCT": 0,
+        "NATIVE": EVERY, "NATIVE_ALONE": EVERY, "NATIVE_BATCH": 1,
+    },
+    "one by one": {"TINY": 0, "WRITTEN": 0, "DISTANCE": 0, "PRODUCT": 0},
+}  # fmt: skip
+LARGEST_WRITTEN = 16  # beyond, compiling it takes minutes
+CALLS = 7
+
+
+def main(
+    dims: tuple[int, ...] = (2, 4, 6, 8, 12, 16, 32, 64, 128, 256, 512),
+    numbers: int = 1 << 20,
+    child: str = "",
+) -> None:
+    """Measures and writes `benchmarks/results/thresholds.md` and `.json`.
+
+    Args:
+        dims: Sizes of the matrices.
+        numbers: Entries of a whole batch, B d².
+        child: The side to measure in this process (the parent starts itself with this).
+    """
+    if child:
+        print(json.dumps(measured(SIDES[child], child == "written", dims, numbers)))
+        return
+    found = {side: ask(side, dims, numbers) for side in SIDES}
+    rows = []
+    for key in found["native"]:
+        cells = [found[side].get(key) for side in SIDES]
+        times = [f"{1e3 * c[0]:.3g}" if c else "–" for c in cells]
+        compiles = [f"{c[1]:.2f}" if c else "–" for c in cells]
+        rows.append([*key.split("/"), *times, *compiles])
+    header = ["", "d", "B", *(f"{x}, ms" for x in SIDES), *(f"{x}, compile s" for x in SIDES)]
+    harness.write("thresholds", harness.table(header, rows), {"numbers": numbers, "cells": found})
+
+
+def ask(side: str, dims: tuple[int, ...], numbers: int) -> dict[str, list[float]]:
+    """What a process of its own measures."""
+    env = {k: v for k, v in os.environ.items() if k != "JAX_COMPILATION_CACHE_DIR"}
+    env["GAUSSJAX_NATIVE"] = "1" if side == "native" else "0"
+    sizes = [str(d) for d in dims]
+    command = [sys.executable, "-m", "benchmarks.thresholds", "--child", side, "--dims", *sizes]
+    run = subprocess.run(
+        [*command, "--numbers", str(numbers)],
+        capture_output=True, text=True, check=True, cwd=harness.ROOT, env=env, timeout=1800,
+    )  # fmt: skip
+    return json.loads(run.stdout)
+
+
+def measured(
+    limits: dict[str, int], is_written: bool, dims: tuple[int, ...], numbers: int
+) -> dict[str, tuple[float, float]]:
+    """Seconds of a call, and CPU seconds to compile it, by function, size and batch."""
+    import jax
+
+    from gaussjax.linalg._kernels import limits as module
+
+    for name, value in limits.items():
+        setattr(module, name, value)
+    found = {}
+    for name, function in functions().items():
+        for d in dims:
+            if is_written and d > LARGEST_WRITTEN:
+                continue
+            for batch in dict.fromkeys((0, 4, 16, max(numbers // d**2, 16))):
+                arguments = inputs(d, batch)
+                start = time.process_time()
+                compiled = jax.jit(function).lower(*arguments).compile()
+                seconds, calls = time.process_time() - start, []
+                for _ in range(CALLS):
+                    begin = time.perf_counter()
+                    jax.block_until_ready(compiled(*arguments))
+                    calls.append(time.perf_counter() - begin)
+                found[f"{name}/{d}/{batch or 'alone'}"] = min(calls), seconds
+    return found
+
+
+def functions() -> dict[str, Callable[..., Any]]:
+    """Of a batch of triangles, of others, and of vectors."""
+    import jax
+
+    import gaussjax as gj
+
+    def divergence(a: Any, b: Any, v: Any) -> Any:
+        return gj.kl_divergence(gj.Gaussian(v, gj.Cholesky(a)), gj.Gaussian(0 * v, gj.Cholesky(b)))
+
+    return {
+        "cholesky": lambda a, b, v: gj.linalg.cholesky(a + a.mT),
+        "log_prob": lambda a, b, v: gj.log_prob(gj.Gaussian(0 * v, gj.Cholesky(a)), v),
+        "whiten": lambda a, b, v: gj.whiten(gj.Gaussian(0 * v, gj.Cholesky(a)), v),
+        "color": lambda a, b, v: gj.color(gj.Gaussian(0 * v, gj.Cholesky(a)), v),
+        "kl_divergence": divergence,
+        "its gradient": jax.grad(lambda *x: divergence(*x).sum(), (0, 1, 2)),
+    }
+
+
+def inputs(d: int, batch: int) -> tuple[Any, ...]:
+    """Two triangles and a vector; without a batch axis if there is none."""
+    import jax.numpy as jnp
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    shape = (batch,) if batch else ()
+    lower = np.tril(rng.normal(size=(*shape, d, d)) * 0.3 / d) + 2 * np.eye(d)
+    arrays = lower, 1.1 * lower, rng.normal(size=(*shape, d))
+    return tuple(jnp.asarray(x, jnp.float32) for x in arrays)
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
