@@ -1,6 +1,7 @@
 """Programs of which a test wants the algebra and not the speed."""
 
 import functools
+import types
 
 import jax
 
@@ -11,4 +12,6 @@ if tuple(map(int, jax.__version__.split(".")[:2])) < (0, 12):
     OPTIONS["xla_cpu_use_fusion_emitters"] = False
 
 quick_jit = functools.partial(jax.jit, compiler_options=OPTIONS)
+# In place of a module's `jax`: what is compiled elsewhere meanwhile is compiled as usual.
+quick_jax = types.SimpleNamespace(**{**vars(jax), "jit": quick_jit})
 QUICK_FLAGS = [f"--{name}={str(value).lower()}" for name, value in OPTIONS.items()]

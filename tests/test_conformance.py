@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from catalogue import DENSE, STRUCTURES, random_lower
-from compiling import quick_jit
+from compiling import quick_jax
 
 import gaussjax as gj
 from gaussjax.covariances import Covariance, leaf, structure
@@ -19,7 +19,7 @@ CASES = [(kind, d) for kind in STRUCTURES for d in (1, 6, 17) if d == 6 or kind 
 @pytest.fixture
 def alone(monkeypatch):
     """Compiled quickly, and without other structures: `test_pairs` has every pair of ours."""
-    monkeypatch.setattr("gaussjax.testing.jax.jit", quick_jit)
+    monkeypatch.setattr("gaussjax.testing.jax", quick_jax)
     monkeypatch.setattr("gaussjax.testing._partners", lambda *_: [])
 
 
