@@ -7,7 +7,7 @@ TINY = 4
 """Largest matrix that is written out by scalars also where there is one alone: compile time."""
 
 NATIVE_ALONE = 16
-"""Largest matrix alone that a native kernel takes: beyond, LAPACK is faster than one lane."""
+"""Largest matrix alone that a native kernel takes: it has one lane, and compiles at once."""
 
 WRITTEN = 8
 """Largest matrix of a batch that is written out by scalars: beyond, compiling takes too long."""
@@ -16,7 +16,7 @@ WRITTEN_NUMBERS = 16
 """The same on GPUs and TPUs for what returns numbers and no matrices, and so fuses."""
 
 NATIVE = 256
-"""Largest matrix of a batch that a native kernel takes: beyond, one LAPACK call is faster."""
+"""Largest matrix of a batch that a native kernel takes: beyond, its triangles leave the cache."""
 
 NATIVE_BATCH = 8
 """Smallest batch of matrices above `WRITTEN` that it takes: half of its lanes in float32."""

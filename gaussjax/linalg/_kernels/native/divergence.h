@@ -100,60 +100,55 @@ void trace(const Call& call, int64_t first, int64_t last, void* scratch) {
   Target<T>(call.out[0], first, last).store(&total, 0, 1);
 }
 
-// tril(H Mᵀ + u wᵀ) less M's part in the diagonal, row by row, into `out`.
-template <class V>
-void outer(V* out, const V* h, const V* m, const V* u, const V* w, int64_t d) {
-  for (int64_t i = 0; i < d; ++i) {
-    V* left = const_cast<V*>(row(h, i));
-    for (int64_t k = 0; k <= i; ++k) {
-      V s = -u[i] * w[k];
-      minus_products<1>(&s, &left, row(m, k), k + 1);
-      row(out, i)[k] = s;
+// With X for E or M, as it is in `p`: H = K⁻ᵀX, u = K⁻ᵀw and G = −tril(H Xᵀ + u wᵀ).
+template <class T>
+struct Gradients {
+  using V = Vector<T>;
+  V *u, *h, *g;
+
+  explicit Gradients(const Pair<T>& p) : u(p.rest), h(u + p.d), g(h + triangle(p.d)) {
+    memcpy(h, p.e, triangle(p.d) * sizeof(V));
+    memcpy(u, p.w, p.d * sizeof(V));
+    solve_triangle_transpose(p.b, h, p.d);
+    solve_vector_transpose(p.b, u, p.d);
+    for (int64_t i = 0; i < p.d; ++i) {
+      V* left = row(h, i);
+      for (int64_t k = 0; k <= i; ++k) {
+        V s = -u[i] * p.w[k];
+        minus_products<1>(&s, &left, row(p.e, k), k + 1);
+        row(g, i)[k] = s;
+      }
     }
   }
-}
 
-// With H = K⁻ᵀE, r the diagonal of E, u = K⁻ᵀw:
-//   G_A = tril(H) + diag(r / L),   G_B = −tril(H Eᵀ + H + u wᵀ) − diag(r / K).
+  void store(const Call& call, int64_t first, int64_t last, int64_t d) const {
+    store_lower(Target<T>(call.out[0], first, last), h, d);
+    store_lower(Target<T>(call.out[1], first, last), g, d);
+    Target<T>(call.out[2], first, last).store(u, 0, d);
+  }
+};
+
+// With r the diagonal of E: G_A = tril(H) + diag(r / L), G_B = G − tril(H) − diag(r / K).
 template <class T>
 void divergence_gradients(const Call& call, int64_t first, int64_t last, void* scratch) {
-  using V = Vector<T>;
   Pair<T> p(call, first, last, scratch);
-  int64_t d = p.d;
-  V *u = p.rest, *h = u + d, *g = h + triangle(d);
   p.relative();
-  memcpy(h, p.e, triangle(d) * sizeof(V));
-  memcpy(u, p.w, d * sizeof(V));
-  solve_triangle_transpose(p.b, h, d);
-  solve_vector_transpose(p.b, u, d);
-  outer(g, h, p.e, u, p.w, d);
-  for (int64_t i = 0; i < triangle(d); ++i) g[i] -= h[i];
-  for (int64_t i = 0; i < d; ++i) {
-    V r = row(p.e, i)[i];
-    row(g, i)[i] -= r / row(p.b, i)[i];
-    row(h, i)[i] += r / row(p.a, i)[i];
+  Gradients<T> x(p);
+  for (int64_t i = 0; i < triangle(p.d); ++i) x.g[i] -= x.h[i];
+  for (int64_t i = 0; i < p.d; ++i) {
+    Vector<T> r = row(p.e, i)[i];
+    row(x.g, i)[i] -= r / row(p.b, i)[i];
+    row(x.h, i)[i] += r / row(p.a, i)[i];
   }
-  store_lower(Target<T>(call.out[0], first, last), h, d);
-  store_lower(Target<T>(call.out[1], first, last), g, d);
-  Target<T>(call.out[2], first, last).store(u, 0, d);
+  x.store(call, first, last, p.d);
 }
 
-// With H = K⁻ᵀM and u = K⁻ᵀw: G_A = tril(H), G_B = −tril(H Mᵀ + u wᵀ).
+// G_A = tril(H), G_B = G.
 template <class T>
 void trace_gradients(const Call& call, int64_t first, int64_t last, void* scratch) {
-  using V = Vector<T>;
   Pair<T> p(call, first, last, scratch);
-  int64_t d = p.d;
-  V *u = p.rest, *h = u + d, *g = h + triangle(d);
   p.quotient();
-  memcpy(h, p.e, triangle(d) * sizeof(V));
-  memcpy(u, p.w, d * sizeof(V));
-  solve_triangle_transpose(p.b, h, d);
-  solve_vector_transpose(p.b, u, d);
-  outer(g, h, p.e, u, p.w, d);
-  store_lower(Target<T>(call.out[0], first, last), h, d);
-  store_lower(Target<T>(call.out[1], first, last), g, d);
-  Target<T>(call.out[2], first, last).store(u, 0, d);
+  Gradients<T>(p).store(call, first, last, p.d);
 }
 
 }  // namespace gaussjax::GAUSSJAX_LEVEL
