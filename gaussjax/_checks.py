@@ -23,6 +23,8 @@ def real_array(name: str, value: Any, dtype: Any = None) -> Array:
     What has no floating dtype of its own (a number, a list, integers) takes `dtype`, or else JAX's
     default one.
     """
+    if isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jnp.floating):
+        return value
     is_typed = own_dtype(value) is not None
     if isinstance(value, list | tuple):
         value = _array_of_list(name, value)

@@ -22,6 +22,11 @@ from gaussjax._struct import fields_of
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+def holds_arrays(tree: Any) -> bool:
+    """Whether all leaves are JAX's arrays."""
+    return all(isinstance(x, jax.Array) for x in jax.tree.leaves(tree))
+
+
 class Parameter(NamedTuple):
     """What an argument has to be: a structure of some type, or an array with event axes."""
 
@@ -35,10 +40,7 @@ class Parameter(NamedTuple):
         """Whether `jit` takes it as it is: all else is looked at while it is traced."""
         if value is None:
             return self.optional
-        leaves = jax.tree.leaves(value) if self.types else [value]
-        return isinstance(value, self.types or jax.Array) and all(
-            isinstance(x, jax.Array) for x in leaves
-        )
+        return isinstance(value, self.types or jax.Array) and holds_arrays(value)
 
     def arrays(self, value: Any, dtype: Any) -> Any:
         """As an array, or a structure of them, of this dtype if it has none of its own."""
@@ -91,9 +93,7 @@ def _lifted(function: F, *, shares: bool, checks_values: bool = True) -> F:
     )
     order = _order(signature)
 
-    # Compiled, so that an eager call runs one program and the next like it finds it again, without
-    # looking at its arguments; inlined, so that a program around it sees the operations themselves.
-    @functools.partial(jax.jit, static_argnums=1, inline=True)
+    @functools.partial(compiled_once, static="options")
     def compiled(values: tuple[Any, ...], options: tuple[tuple[str, Any], ...]) -> Any:
         given = [(p, x) for p, x in zip(parameters, values, strict=True) if x is not None]
         core = functools.partial(function, **dict(options))
@@ -114,6 +114,14 @@ def _lifted(function: F, *, shares: bool, checks_values: bool = True) -> F:
         return compiled(values, options)
 
     return cast(F, lifted)
+
+
+def compiled_once(function: F, *, static: str | tuple[str, ...] = ()) -> F:
+    """An eager call runs one program, and the next like it finds it again without checks.
+
+    Inlined, so that a program around it sees the operations themselves.
+    """
+    return cast(F, jax.jit(function, static_argnames=static, inline=True))
 
 
 def _is_lifted(parameter: inspect.Parameter) -> bool:

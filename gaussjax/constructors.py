@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 
 from gaussjax import _checks
 from gaussjax._dtypes import common_dtype, result_dtype
-from gaussjax._lift import lift
+from gaussjax._lift import compiled_once, lift
 from gaussjax.covariances import (
     BandedPrecision,
     BlockDiagonal,
@@ -69,16 +69,12 @@ def from_cholesky(mean: ArrayLike, lower: ArrayLike) -> Gaussian:
            [2., 2.]], dtype=float32)
     """
     mean, lower = _mean_and_matrix(mean, "lower", lower)
-    symmetric = jnp.all(lower == jnp.swapaxes(lower, -1, -2), (-2, -1))
-    is_lower = jnp.all(jnp.triu(lower, 1) == 0, (-2, -1))
+    is_triangle, valid, lower = _judged_triangle(lower)
     cure = "for a covariance matrix use from_covariance"
-    _checks.all_true("lower must be a triangle", is_lower | ~symmetric, cure)
-    lower = jnp.tril(lower)
-    diagonal = jnp.diagonal(lower, axis1=-2, axis2=-1)
-    valid = jnp.all(jnp.isfinite(lower), (-2, -1)) & jnp.all(diagonal > 0, -1)
+    _checks.all_true("lower must be a triangle", is_triangle, cure)
     cure = "for a singular law there is from_root"
     _checks.all_true("lower must be finite with a positive diagonal", valid, cure)
-    return Gaussian(mean, Cholesky(_nan_unless(valid, lower, 2)))
+    return Gaussian(mean, Cholesky(lower))
 
 
 def from_covariance(mean: ArrayLike, matrix: ArrayLike) -> Gaussian:
@@ -477,11 +473,31 @@ def _diagonal(scale: Array, size: int) -> Covariance:
 
 def _not_negative(name: str, values: Array, rank: int | None = None) -> Array:
     """Scales or variances; an event with one that is negative or not finite is NaN."""
-    rank = min(values.ndim, 1) if rank is None else rank
+    valid, values = _judged_scales(values, min(values.ndim, 1) if rank is None else rank)
+    _checks.all_true(f"{name} must be finite and not negative", valid)
+    return values
+
+
+@functools.partial(compiled_once, static="rank")
+def _judged_scales(values: Array, rank: int) -> tuple[Array, Array]:
+    """Whether they are finite and not negative, and what is; the others are NaN."""
     valid = (values >= 0) & jnp.isfinite(values)
     valid = jnp.all(valid, axis=-1) if rank else valid
-    _checks.all_true(f"{name} must be finite and not negative", valid)
-    return _nan_unless(valid, values, rank)
+    return valid, _nan_unless(valid, values, rank)
+
+
+@compiled_once
+def _judged_triangle(matrix: Array) -> tuple[Array, Array, Array]:
+    """Whether it is no symmetric matrix, and whether its lower triangle is a factor; that, or NaN.
+
+    A diagonal matrix is a triangle.
+    """
+    is_symmetric = jnp.all(matrix == jnp.swapaxes(matrix, -1, -2), (-2, -1))
+    is_lower = jnp.all(jnp.triu(matrix, 1) == 0, (-2, -1))
+    lower = jnp.tril(matrix)
+    diagonal = jnp.diagonal(lower, axis1=-2, axis2=-1)
+    valid = jnp.all(jnp.isfinite(lower), (-2, -1)) & jnp.all(diagonal > 0, -1)
+    return is_lower | ~is_symmetric, valid, _nan_unless(valid, lower, 2)
 
 
 def _nan_unless(valid: Array, values: Array, rank: int) -> Array:
@@ -507,14 +523,31 @@ def _symmetric_factor(
     is_symmetric: Callable[[Array], Array] | None = None,
 ) -> Array:
     """Factor of a matrix that should be symmetric; NaN if not, or if it has none."""
-    _checks.all_true("matrix must be finite", jnp.all(jnp.isfinite(matrix), (-2, -1)))
-    symmetric = (is_symmetric or _is_symmetric)(matrix)
-    _checks.all_true("matrix must be symmetric", symmetric)
+    judge = _judged if is_symmetric is None else functools.partial(_judge, is_symmetric)
     with jax.debug_nans(False):  # a failure has its sentence
-        factor = factorise(_nan_unless(symmetric, matrix, 2))
-    works = ~jnp.any(jnp.isnan(factor), (-2, -1))
-    _checks.all_true(problem, works, cure)
+        finite, symmetric, matrix = judge(matrix)
+        _checks.all_true("matrix must be finite", finite)
+        _checks.all_true("matrix must be symmetric", symmetric)
+        factor = factorise(matrix)
+        _checks.all_true(problem, _has_no_nan(factor), cure)
     return factor
+
+
+def _judge(is_symmetric: Callable[[Array], Array], matrix: Array) -> tuple[Array, Array, Array]:
+    """Whether it is finite, and symmetric; the matrix, or NaN."""
+    symmetric = is_symmetric(matrix)
+    finite = jnp.all(jnp.isfinite(matrix), (-2, -1))
+    return finite, symmetric, _nan_unless(symmetric, matrix, 2)
+
+
+@compiled_once
+def _judged(matrix: Array) -> tuple[Array, Array, Array]:
+    return _judge(_is_symmetric, matrix)
+
+
+@compiled_once
+def _has_no_nan(matrix: Array) -> Array:
+    return ~jnp.any(jnp.isnan(matrix), (-2, -1))
 
 
 def _is_symmetric(matrix: Array) -> Array:

@@ -5,6 +5,7 @@ broadcast between all arguments, the event axis never does. Logarithms are natur
 and entropies are in nats.
 """
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +17,14 @@ from jaxtyping import Array, Float
 
 from gaussjax import _checks
 from gaussjax._dtypes import result_dtype, working_dtype
-from gaussjax._lift import lift, lift_unchecked, settled, structure_argument
+from gaussjax._lift import (
+    compiled_once,
+    holds_arrays,
+    lift,
+    lift_unchecked,
+    settled,
+    structure_argument,
+)
 from gaussjax._sharding import batch_spec
 from gaussjax._struct import leaf, nested, ranks, structure
 from gaussjax.covariances import Covariance
@@ -78,8 +86,7 @@ def sample(key: Array, g: Gaussian, shape: tuple[int, ...] = ()) -> Float[Array,
     >>> sample(jax.random.key(0), standard(2), (3,)).shape
     (3, 2)
     """
-    wide, draw_noise, dtype = _prepared(key, g, shape)
-    return _draw(wide, draw_noise(wide.cov.noise_dim)).astype(dtype)
+    return _sample(*_ready(key, g, shape))
 
 
 def sample_and_log_prob(
@@ -94,6 +101,17 @@ def sample_and_log_prob(
     >>> bool(jnp.allclose(value, log_prob(standard(2), x)))
     True
     """
+    return _sample_and_log_prob(*_ready(key, g, shape))
+
+
+@functools.partial(compiled_once, static="shape")
+def _sample(key: Array, g: Gaussian, shape: tuple[int, ...]) -> Array:
+    wide, draw_noise, dtype = _prepared(key, g, shape)
+    return _draw(wide, draw_noise(wide.cov.noise_dim)).astype(dtype)
+
+
+@functools.partial(compiled_once, static="shape")
+def _sample_and_log_prob(key: Array, g: Gaussian, shape: tuple[int, ...]) -> tuple[Array, Array]:
     wide, draw_noise, dtype = _prepared(key, g, shape)
     noise = draw_noise(wide.dim)
     return color(wide, noise).astype(dtype), _log_prob_of_noise(wide, noise).astype(dtype)
@@ -329,18 +347,27 @@ def _log_prob_of_noise(g: Gaussian, noise: Float[Array, "... d"]) -> Float[Array
     return log_normal(jnp.sum(jnp.square(noise)), g.cov.logdet(), g.cov.dim)
 
 
-def _prepared(key: Array, g: Gaussian, shape: Any) -> tuple[Gaussian, Callable[[int], Array], Any]:
-    """The Gaussian in the dtype to compute in, its noise of any length, and the result's dtype."""
+def _ready(key: Array, g: Gaussian, shape: Any) -> tuple[Array, Gaussian, tuple[int, ...]]:
+    """What `jit` takes; the rest is checked while it is traced."""
     order = "key, g, shape"
     _checks.random_key(key, order)
-    g = structure_argument("g", g, Gaussian, order=order)
-    dtype, front = result_dtype(g), _checks.sample_shape(shape)
+    if not (isinstance(g, Gaussian) and holds_arrays(g)):
+        g = structure_argument("g", g, Gaussian, order=order)
+    return key, g, _checks.sample_shape(shape)
+
+
+def _prepared(
+    key: Array, g: Gaussian, shape: tuple[int, ...]
+) -> tuple[Gaussian, Callable[[int], Array], Any]:
+    """The Gaussian in the dtype to compute in, its noise of any length, and the result's dtype."""
+    g = structure_argument("g", g, Gaussian)
+    dtype = result_dtype(g)
     wide = jax.tree.map(lambda x: x.astype(working_dtype(dtype)), g)
     axes = batch_spec(jax.tree.leaves(wide), ranks(wide))
-    sharding = PartitionSpec(*[None] * len(front), *axes, None) if any(axes) else None
+    sharding = PartitionSpec(*[None] * len(shape), *axes, None) if any(axes) else None
 
     def draw_noise(size: int) -> Array:
-        full = (*front, *g.batch_shape, size)
+        full = (*shape, *g.batch_shape, size)
         return jax.random.normal(key, full, working_dtype(dtype), out_sharding=sharding)
 
     return wide, draw_noise, dtype

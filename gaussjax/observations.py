@@ -14,7 +14,7 @@ from gaussjax._lift import lift, lift_as_whole
 from gaussjax._struct import exported
 from gaussjax.covariances import Cholesky, restricted
 from gaussjax.covariances.base import any_root
-from gaussjax.covariances.precision import posterior_of_precision
+from gaussjax.covariances.precision import kept_precision_root, posterior_of_precision
 from gaussjax.gaussian import Gaussian
 from gaussjax.linalg.conditional import condition_on_law
 from gaussjax.linalg.products import dot
@@ -99,7 +99,9 @@ def observe(
     read, may be NaN, and have gradient zero. Noise may correlate them with the others. With all of
     them missing the posterior is the prior, and the evidence 0.
 
-    Prior and noise may be singular, as long as the law of y is not.
+    Prior and noise may be singular, as long as the law of y is not. Singular noise leaves no
+    precision: for a prior known by its precision it has to be a `Root`, or the result is NaN
+    (`as_cholesky(prior)` is the cure). The posterior is then known by its covariance.
 
     Raises:
         TypeError: `mask` is not boolean.
@@ -119,7 +121,7 @@ def observe(
         mean = jnp.where(mask, noise.mean, 0.0)
         noise = Gaussian(mean, restricted.unit_where(~mask, noise.cov))
     innovation = y - dot(matrix, prior.mean) - noise.mean
-    root = prior.cov.precision_root() if prior.cov.covariance_root() is None else None
+    root = kept_precision_root(prior.cov, noise.cov)
     if root is None:
         law = restricted.posterior_of_root(prior.cov, matrix, noise.cov, innovation)
     else:
@@ -176,7 +178,8 @@ def product(p: Gaussian, q: Gaussian) -> Product:
     Precisions add: Σ⁻¹ = Σp⁻¹ + Σq⁻¹; the normaliser is N(μp; μq, Σp + Σq). Diagonal, circulant and
     banded-precision pairs keep their structure, and so do precisions, low rank times diagonal, and
     equal blocks. A factor known by its precision may be improper: then the normaliser
-    is −∞, or NaN where the product is improper too.
+    is −∞, or NaN where the product is improper too. Its partner may be singular if it is a `Root`,
+    as in `observe`; one of any other two may be singular.
 
     Raises:
         ValueError: sizes differ or batch shapes do not broadcast.

@@ -136,7 +136,8 @@ def condition(g: Gaussian, indices: Any, values: ArrayLike) -> Gaussian:
     Gaussian(mean=Array([1.], dtype=float32), cov=Cholesky(lower=Array([[1.]], dtype=float32)))
     """
     _checks.instance("g", g, Gaussian, order="g, indices, values")
-    values = _checks.real_array("values", values, result_dtype(g))
+    if not isinstance(values, jax.Array):
+        values = _checks.real_array("values", values, result_dtype(g))
     if not isinstance(indices, slice | list | tuple | range) and np.ndim(indices) == 0:
         values = values[..., None]
     _checks.rank_at_least("values", values, 1)

@@ -67,6 +67,13 @@ def values(rng, d):
     return vector(rng, max(d // 2, 1))
 
 
+def exchanged(rng, d):
+    """[Z, T; S] and pairs of an observation that is more precise than what was known."""
+    h, r = measured(rng, d), 1e-3 * noise(rng, d)
+    with jax.enable_x64(True):
+        return jax.tree.map(np.asarray, exchange.eliminate(h, r, np.ones(d)))
+
+
 @functools.cache
 def kept_and_given(d):
     order = np.random.default_rng(d).permutation(d)
@@ -92,10 +99,16 @@ KERNELS = {
     "root_of_sum": (lambda d: sums._root, (spd, wide)),
     "root_cotangent": (lambda d: roots._cotangent, (lower, wide, lower)),
     "exchange": (lambda d: exchange._exchange_of, (measured, noise, lambda rng, d: np.ones(d))),
+    "exchange_cotangents": (lambda d: exchange._cotangents, (exchanged, wide)),
     "observe": (lambda d: conditional._observed_in_tiles, (wide, measured, noise, values)),
     "condition_triangle": (lambda d: conditional._condition(*kept_and_given(d)), (lower, values)),
     "reordered_root": (lambda d: conditional._reordered_root(*kept_and_given(d)), (lower,)),
 }
+
+
+def cotangents(rng, moves, factor, d):
+    (rows, m), k = moves.shape, factor.shape[1]
+    return rng.normal(size=(rows, k + m)), rng.normal(size=(rows, m)), rng.normal(size=())
 
 
 def arguments(name, d, dtype, size=21):
@@ -103,6 +116,8 @@ def arguments(name, d, dtype, size=21):
     made = [[make(rng, d) for make in KERNELS[name][1]] for _ in range(size)]
     if name == "root_of_sum":  # the matrix is that of the factor
         made = [[f @ f.T, f] for _, f in made]
+    if name == "exchange_cotangents":
+        made = [[*z, f, *cotangents(rng, z.moves, f, d)] for z, f in made]
     return [np.stack(x).astype(dtype) for x in zip(*made, strict=True)]
 
 
@@ -181,6 +196,12 @@ def test_what_is_exported_needs_no_kernels():
     exported = jax.export.export(gradient)(*batch())
     assert "gaussjax." not in exported.mlir_module()
     np.testing.assert_allclose(exported.call(*batch()), gradient(*batch()), rtol=1e-3, atol=1e-4)
+
+
+def test_without_jit_every_operation_runs_by_itself():
+    expected = jax.grad(total)(*batch())
+    with jax.disable_jit():
+        np.testing.assert_allclose(jax.grad(total)(*batch()), expected, rtol=1e-3, atol=1e-4)
 
 
 def test_calls_at_once_do_not_wait_for_each_other():

@@ -68,6 +68,29 @@ def test_a_singular_law_is_observed_conditioned_and_multiplied(kind):
     close(gj.variance(given), [0.0], atol=1e-12)
 
 
+@pytest.mark.parametrize("columns", [1, 3])
+def test_a_root_may_be_the_noise_of_what_is_known_by_its_precision(columns):
+    """What singular noise leaves has no precision: the result is known by its covariance."""
+    rng, y = np.random.default_rng(0), np.array([1.0, 2.0])
+    factor, precision = rng.normal(size=(2, columns)), np.array([[2.0, 0.3], [0.3, 1.0]])
+    p = gj.from_precision(Z, precision.astype(np.float32))
+    noise = gj.from_root(Z, factor.astype(np.float32))
+    own, other = np.linalg.inv(precision), factor @ factor.T
+    gain = own @ np.linalg.inv(own + other)
+    evidence = multivariate_normal([0, 0], own + other).logpdf(y)
+    posterior, log_evidence = gj.observe(p, jnp.eye(2), noise, y)
+    close(posterior.mean, gain @ y)
+    close(gj.covariance(posterior), own - gain @ own)
+    close(log_evidence, evidence)
+    for law, log_normalizer, mean in (
+        (*gj.product(p, gj.shift(noise, y)), gain @ y),
+        (*gj.product(noise, gj.shift(p, y)), y - gain @ y),
+    ):
+        close(law.mean, mean)
+        close(gj.covariance(law), own - gain @ own)
+        close(log_normalizer, evidence)
+
+
 DIVIDED = {
     "root": SINGULAR["root"],
     "scale": gj.from_scale(Z, jnp.array([0.0, 2.0])),

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 
 from gaussjax._struct import leaf, structure
 from gaussjax.covariances.base import Conditional, Covariance, Indices, log_normal
+from gaussjax.covariances.root import Root
 from gaussjax.covariances.scaled import Scaled
 from gaussjax.linalg._kernels import small
 from gaussjax.linalg.products import dot, gram
@@ -96,8 +97,20 @@ class PrecisionCholesky(Covariance):
         An improper prior (a zero on the diagonal of L) is allowed: the posterior is then as good as
         the sum is, and the evidence −∞ or NaN.
         """
+        root = kept_precision_root(self, noise)
+        if root is None:
+            return None
         one = jnp.eye(self.dim, dtype=value.dtype)
-        return posterior_of_precision(self, self.lower, one, noise, value)
+        return posterior_of_precision(self, root, one, noise, value)
+
+
+def kept_precision_root(prior: Covariance, noise: Covariance, /) -> Array | None:
+    """L of a prior known by Σ⁻¹ = L Lᵀ alone, unless the noise is a `Root`: maybe singular.
+
+    What singular noise leaves has no precision.
+    """
+    known = prior.covariance_root() is None and not isinstance(noise, Root)
+    return prior.precision_root() if known else None
 
 
 def posterior_of_precision(

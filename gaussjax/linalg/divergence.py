@@ -65,7 +65,7 @@ def divergence_of_ratio(ratio: Float[Array, "d d"], logdet: Array) -> Float[Arra
 # the right-hand forms again free of cancellation and zero when A = B.
 @jax.custom_jvp
 def _divergence(a: Array, b: Array, shift: Array) -> Array:
-    return (_fused if a.shape[-1] <= limits.WRITTEN else _value)(a, b, shift)
+    return _value(a, b, shift)
 
 
 @_divergence.defjvp
@@ -83,7 +83,7 @@ def _fused(a: Array, b: Array, shift: Array) -> Array:
     return _infinite_between(a, b, total)
 
 
-@kernel(2, 2, 1, to=(0,), written=_fused, tile=None, native="divergence")
+@kernel(2, 2, 1, to=(0,), written=_fused, tile=None, native="divergence", fused=limits.WRITTEN)
 def _value(a: Array, b: Array, shift: Array) -> Array:
     strict = jnp.sum(jnp.square(jnp.tril(_relative(a, b), -1)))
     value = _of_diagonals(jnp.diagonal(a), jnp.diagonal(b)) + strict

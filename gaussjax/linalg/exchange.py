@@ -112,7 +112,7 @@ def _change(
     return Observed(multiplied_out(drows, root) + fixed, dmoves, dlogdet)
 
 
-@kernel(2, 2, 2, 2, 2, 2, 0, to=(2, 2, 2), tile=TILE)
+@kernel(2, 2, 2, 2, 2, 2, 0, to=(2, 2, 2), tile=TILE, native="exchange_cotangents")
 def _cotangents(rows: Array, moves: Array, pairs: Array, root: Array, *c: Array) -> Any:
     m, d = pairs.shape
     n = rows.shape[1] - d

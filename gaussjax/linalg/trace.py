@@ -34,7 +34,7 @@ def trace_of_roots(a: Array, b: Array, shift: Float[Array, " d"]) -> Float[Array
 #   G_A = tril(H),   G_B = −tril(H Mᵀ + u wᵀ).
 @jax.custom_jvp
 def _trace(a: Array, b: Array, shift: Array) -> Array:
-    return (_fused if a.shape[-1] <= WRITTEN else _value)(a, b, shift)
+    return _value(a, b, shift)
 
 
 @_trace.defjvp
@@ -48,7 +48,7 @@ def _fused(a: Array, b: Array, shift: Array) -> Array:
     return small.total([x * x for column in (*columns, w) for x in column])
 
 
-@kernel(2, 2, 1, to=(0,), written=_fused, tile=None, native="trace")
+@kernel(2, 2, 1, to=(0,), written=_fused, tile=None, native="trace", fused=WRITTEN)
 def _value(a: Array, b: Array, shift: Array) -> Array:
     b = jnp.where(jnp.all(jnp.diagonal(b) > 0), b, jnp.nan)  # two wrong signs look right
     m, w = solve_triangle(b, a), solve(b, shift)

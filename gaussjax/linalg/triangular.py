@@ -146,7 +146,7 @@ def inv_quad_lower(lower: Float[Array, "d d"], vector: Float[Array, " d"]) -> Fl
 #   d‖w‖² = 2 wᵀ L⁻¹ (dv − dL w) = 2 uᵀ (dv − dL w).
 @jax.custom_jvp
 def _inv_quad(lower: Array, vector: Array) -> Array:
-    return (small.inv_quad if lower.shape[-1] <= limits.DISTANCE else _length)(lower, vector)
+    return _length(lower, vector)
 
 
 @_inv_quad.defjvp
@@ -177,7 +177,7 @@ def _by_solves(lower: Array, vector: Array) -> tuple[Array, Array]:
 _both = kernel(2, 1, to=(1, 1), written=_by_solves, tile=None, native="solutions")(_by_solves)
 
 
-@kernel(2, 1, to=(0,), written=small.inv_quad, tile=None, native="inv_quad")
+@kernel(2, 1, to=(0,), written=small.inv_quad, tile=None, native="inv_quad", fused=limits.DISTANCE)
 def _length(lower: Array, vector: Array) -> Array:
     """‖w‖² where pivots are not zero, or ∞ where one is and it leaves something of the vector."""
     zero, triangle = without_zero_pivots(lower)

@@ -23,6 +23,7 @@ from jaxtyping import Array
 
 from gaussjax.linalg._kernels import limits, native
 from gaussjax.linalg._kernels.devices import split_over_devices
+from gaussjax.linalg._kernels.platforms import by_platform
 
 Function = Callable[..., Any]
 
@@ -37,7 +38,7 @@ class _Kernel(NamedTuple):
     tile: int | None
     name: str | None
     order: tuple[int, ...]
-    fused: bool
+    fused: int
 
 
 def kernel(
@@ -47,15 +48,15 @@ def kernel(
     tile: int | None = 1,
     native: str | None = None,
     order: tuple[int, ...] = (),
-    fused: bool = False,
+    fused: int = 0,
 ) -> Callable[[Function], Function]:
     """Decorator of a function from arrays of event ranks `ranks` to a tuple, or one array, of `to`.
 
     `written` computes the same for small matrices, by scalars: it compiles for long, and pays in a
-    batch. `native` is the name of a native kernel, `order` what it is told of rows; it leaves to
-    written code what is `fused` with what is around it. In a loop `tile` elements of the batch are
-    taken at a time, None is all of them; where there is `written`, it is of that. There is no
-    derivative: the callers define it in closed form.
+    batch. `native` is the name of a native kernel, `order` what it is told of rows; up to the size
+    `fused` it leaves a batch to written code, which fuses with what is around it. In a loop `tile`
+    elements of the batch are taken at a time, None is all of them; where there is `written`, it is
+    of that. There is no derivative: the callers define it in closed form.
     """
 
     def decorate(function: Function) -> Function:
@@ -73,119 +74,153 @@ def kernel(
 @functools.cache
 def _over_axes(k: _Kernel, count: int, has: tuple[bool, ...]) -> Function:
     """The function over `count` leading axes of the arrays that have them; others are shared."""
-    ranks, to = k.ranks, k.to
-
-    def events(arrays: Sequence[Array]) -> list[tuple[int, ...]]:
-        """Shapes of one element."""
-        return [x.shape[x.ndim - rank :] for x, rank in zip(arrays, ranks, strict=True)]
-
-    def largest(arrays: Sequence[Array]) -> int:
-        """Of all event axes; beyond every limit where an export does not know them yet."""
-        sizes = [n for shape in events(arrays) for n in shape]
-        is_known = not any(is_symbolic_dim(n) for n in sizes)
-        return max(sizes, default=0) if is_known else sys.maxsize
-
-    def fused_to() -> int:
-        return limits.PRODUCT if k.fused else 0
-
-    def written_to() -> int:
-        return max(limits.WRITTEN, fused_to())
-
-    def one(arrays: Sequence[Array], limit: int) -> Function:
-        """Of one element, written out up to this limit."""
-        return k.written if k.written and largest(arrays) <= limit else k.function
-
-    def loop(*arrays: Array) -> tuple[Array, ...]:
-        """Over one axis."""
-        function = one(arrays, written_to())
-        tile = k.tile if function is k.written or not k.written else 1
-
-        def step(own: list[Array]) -> Any:
-            rest = iter(own)
-            merged = [next(rest) if mine else x for x, mine in zip(arrays, has, strict=True)]
-            return function(*merged)
-
-        own = [x for x, mine in zip(arrays, has, strict=True) if mine]
-        if tile == 1:
-            out = lax.map(step, own)
-        else:
-            out = _by_tiles(jax.vmap(step), tile or own[0].shape[0], own)
-        return tuple(jax.tree.leaves(out))
-
-    def on_cpu(*arrays: Array) -> Any:
-        batch = next(x.shape[:count] for x, mine in zip(arrays, has, strict=True) if mine)
-        flat = [
-            x.reshape(math.prod(batch), *x.shape[count:]) if mine else x
-            for x, mine in zip(arrays, has, strict=True)
-        ]
-        here = is_native(*arrays)
-        out = native.call(str(k.name), loop, *flat, order=k.order) if here else loop(*flat)
-        results = [x.reshape(*batch, *x.shape[1:]) for x in out]
-        return results[0] if len(to) == 1 else tuple(results)
-
-    def is_native(*arrays: Array) -> bool:
-        """Whether a native kernel takes the batch."""
-        if any(is_symbolic_dim(n) for x in arrays for n in x.shape):  # of an export
-            return False
-        batch = next(x.shape[:count] for x, mine in zip(arrays, has, strict=True) if mine)
-        few = math.prod(batch) < limits.NATIVE_BATCH and largest(arrays) > limits.WRITTEN
-        in_range = fused_to() < largest(arrays) <= limits.NATIVE
-        return in_range and not few and native.takes(k.name, *arrays)
-
-    def alone(*arrays: Array) -> Any:
-        """Of one element that has no batch."""
-        if k.tile is None and largest(arrays) <= limits.TINY and k.written:
-            return k.written(*arrays)
-        if largest(arrays) > limits.NATIVE_ALONE or not native.takes(k.name, *arrays):
-            return one(arrays, limits.TINY)(*arrays)
-        out = native.call(str(k.name), as_tuple, *arrays, order=k.order)
-        return out[0] if len(to) == 1 else out
-
-    def as_tuple(*arrays: Array) -> tuple[Array, ...]:
-        return tuple(jax.tree.leaves(one(arrays, limits.TINY)(*arrays)))
-
-    def batched(*arrays: Array) -> Any:
-        """The whole batch at once."""
-        only_numbers = not any(to)
-        limit = limits.WRITTEN_NUMBERS if only_numbers else limits.WRITTEN
-        lifted = one(arrays, max(limit, written_to()))
-        for _ in range(count):
-            lifted = jax.vmap(lifted, in_axes=tuple(0 if mine else None for mine in has))
-        return lifted(*arrays)
+    batch = _Batch(k, count, has)
+    own = by_platform(cpu=batch.on_cpu, elsewhere=batch.at_once, shapes=batch.shapes)
+    split = split_over_devices(own, *_rule(k.ranks, has, k.to))
 
     @jax.custom_batching.custom_vmap
     def mapped(*arrays: Array) -> Any:
         if count == 0:
-            return alone(*arrays)
-        is_fused = k.tile is None and one(arrays, written_to()) is k.written
-        if is_fused and not is_native(*arrays):
-            return batched(*arrays)
-        return split_over_devices(on_cpu, *_rule(ranks, has, to), elsewhere=batched)(*arrays)
+            out = batch.alone(*arrays)
+        elif batch.is_fused(*arrays):
+            out = batch.at_once(*arrays)
+        else:
+            out = split(*arrays)
+        return out[0] if len(k.to) == 1 else tuple(out)
 
     @mapped.def_vmap
     def _(size: int, new: list[bool], *arrays: Array) -> tuple[Any, Any]:
-        wider = tuple(old or added for old, added in zip(has, new, strict=True))
-        if not any(added and rank > 1 for added, rank in zip(new, ranks, strict=True)):
-            # More vectors than matrices, which are columns to the solves and products within.
-            lifted = one(arrays, written_to())
-            for axes in (*[has] * count, new):
-                lifted = jax.vmap(lifted, in_axes=tuple(0 if mine else None for mine in axes))
-            out = lifted(*arrays)
-            return out, jax.tree.map(lambda _: True, out)
-        shapes = [
-            x.shape[x.ndim - rank - count : x.ndim - rank]
-            for x, rank, old in zip(arrays, ranks, has, strict=True)
-            if old
-        ]
-        batch = (size, *(shapes[0] if shapes else ()))
-        wide = [
-            _with_axes(x, rank, batch, lacks_others=added and not old) if mine else x
-            for x, rank, mine, added, old in zip(arrays, ranks, wider, new, has, strict=True)
-        ]
-        out = _over_axes(k, count + 1, wider)(*wide)
+        if any(added and rank > 1 for added, rank in zip(new, k.ranks, strict=True)):
+            out = batch.with_axis(size, new, arrays)
+        else:  # more vectors than matrices, which are columns to the solves and products within
+            out = _mapped(batch.one(*arrays), [*[has] * count, new])(*arrays)
         return out, jax.tree.map(lambda _: True, out)
 
     return mapped
+
+
+class _Batch:
+    """Ways to compute one kernel for a batch, of which each array has `count` axes or none."""
+
+    def __init__(self, k: _Kernel, count: int, has: tuple[bool, ...]):
+        self.k, self.count, self.has = k, count, has
+        self.written_to = max(limits.WRITTEN, k.fused)
+        self.flat_shapes = functools.partial(self.shapes, axes=min(count, 1))  # of one axis
+
+    def alone(self, *arrays: Array) -> Sequence[Array]:
+        """Of one element that has no batch."""
+        k, largest = self.k, self.largest(arrays)
+        is_tiny = k.tile is None and k.written and largest <= limits.TINY
+        if is_tiny or largest > limits.NATIVE_ALONE or not native.takes(k.name, *arrays):
+            return self.plain(*arrays)
+        return native.call(str(k.name), self.plain, self.shapes, *arrays, order=k.order)
+
+    def plain(self, *arrays: Array) -> list[Array]:
+        """Of one element, without a native kernel."""
+        return jax.tree.leaves(self.one(*arrays, limit=limits.TINY)(*arrays))
+
+    def at_once(self, *arrays: Array) -> list[Array]:
+        """The whole batch, as other devices than CPUs compute it."""
+        only_numbers = not any(self.k.to)
+        limit = max(limits.WRITTEN_NUMBERS if only_numbers else limits.WRITTEN, self.written_to)
+        mapped = _mapped(self.one(*arrays, limit=limit), [self.has] * self.count)
+        return jax.tree.leaves(mapped(*arrays))
+
+    def on_cpu(self, *arrays: Array) -> list[Array]:
+        """By a native kernel, or else in a loop."""
+        sizes = self.sizes(arrays)
+        flat = [
+            x.reshape(math.prod(sizes), *x.shape[self.count :]) if mine else x
+            for x, mine in zip(arrays, self.has, strict=True)
+        ]
+        if self.is_native(*arrays):
+            name, order = str(self.k.name), self.k.order
+            out = native.call(name, self.loop, self.flat_shapes, *flat, order=order)
+        else:
+            out = self.loop(*flat)
+        return [x.reshape(*sizes, *x.shape[1:]) for x in out]
+
+    def loop(self, *arrays: Array) -> list[Array]:
+        """Over one axis."""
+        function, written = self.one(*arrays), self.k.written
+        tile = self.k.tile if function is written or not written else 1
+
+        def step(own: list[Array]) -> Any:
+            rest = iter(own)
+            merged = [next(rest) if mine else x for x, mine in zip(arrays, self.has, strict=True)]
+            return function(*merged)
+
+        own = [x for x, mine in zip(arrays, self.has, strict=True) if mine]
+        if tile == 1:
+            return jax.tree.leaves(lax.map(step, own))
+        return jax.tree.leaves(_by_tiles(jax.vmap(step), tile or own[0].shape[0], own))
+
+    def is_fused(self, *arrays: Array) -> bool:
+        """Whether it is written out, all at once and without a native kernel."""
+        is_written = self.k.written is not None and self.one(*arrays) is self.k.written
+        return self.k.tile is None and is_written and not self.is_native(*arrays)
+
+    def is_native(self, *arrays: Array) -> bool:
+        """Whether a native kernel takes the batch."""
+        if any(is_symbolic_dim(n) for x in arrays for n in x.shape):  # of an export
+            return False
+        largest = self.largest(arrays)
+        few = math.prod(self.sizes(arrays)) < limits.NATIVE_BATCH and largest > limits.WRITTEN
+        in_range = self.k.fused < largest <= limits.NATIVE
+        return in_range and not few and native.takes(self.k.name, *arrays)
+
+    def one(self, *arrays: Array, limit: int | None = None) -> Function:
+        """Of one element, written out up to this limit."""
+        k, limit = self.k, self.written_to if limit is None else limit
+        return k.written if k.written and self.largest(arrays) <= limit else k.function
+
+    def largest(self, arrays: Sequence[Array]) -> int:
+        """Of all event axes; beyond every limit where an export does not know them yet."""
+        sizes = [n for shape in self.events(arrays) for n in shape]
+        is_known = not any(is_symbolic_dim(n) for n in sizes)
+        return max(sizes, default=0) if is_known else sys.maxsize
+
+    def events(self, arrays: Sequence[Array]) -> list[tuple[int, ...]]:
+        """Shapes of one element."""
+        return [x.shape[x.ndim - rank :] for x, rank in zip(arrays, self.k.ranks, strict=True)]
+
+    def sizes(self, arrays: Sequence[Array], axes: int | None = None) -> tuple[int, ...]:
+        """Of the first axes of the batch, or all."""
+        axes = self.count if axes is None else axes
+        return next((x.shape[:axes] for x, mine in zip(arrays, self.has, strict=True) if mine), ())
+
+    def shapes(self, *arrays: Array, axes: int | None = None) -> list[Any]:
+        """Of the results, after so many axes of the batch."""
+        each = zip(self.events(arrays), arrays, strict=True)
+        one = _shapes_of_one(self.k.function, *(jax.ShapeDtypeStruct(s, x.dtype) for s, x in each))
+        sizes = self.sizes(arrays, axes)
+        return [jax.ShapeDtypeStruct((*sizes, *x.shape), x.dtype) for x in one]
+
+    def with_axis(self, size: int, new: Sequence[bool], arrays: Sequence[Array]) -> Any:
+        """With one more axis in front of the arrays that have a `new` one."""
+        has = tuple(old or added for old, added in zip(self.has, new, strict=True))
+        each = zip(arrays, self.k.ranks, self.has, strict=True)
+        known = [
+            x.shape[x.ndim - rank - self.count : x.ndim - rank] for x, rank, old in each if old
+        ]
+        batch = (size, *(known[0] if known else ()))
+        wide = [
+            _with_axes(x, rank, batch, lacks_others=added and not old) if added or old else x
+            for x, rank, added, old in zip(arrays, self.k.ranks, new, self.has, strict=True)
+        ]
+        return _over_axes(self.k, self.count + 1, has)(*wide)
+
+
+def _mapped(function: Function, axes: Sequence[Sequence[bool]]) -> Function:
+    """`vmap`, once for each axis, over the arrays that have it; the innermost axis comes first."""
+    for has in axes:
+        function = jax.vmap(function, in_axes=tuple(0 if mine else None for mine in has))
+    return function
+
+
+@functools.lru_cache(4096)
+def _shapes_of_one(function: Function, *arrays: Any) -> list[Any]:
+    return jax.tree.leaves(jax.eval_shape(function, *arrays))
 
 
 def _by_tiles(function: Callable[[list[Array]], Any], tile: int, batch: list[Array]) -> Any:

@@ -9,7 +9,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jax.experimental.custom_partitioning import custom_partitioning
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array
@@ -19,13 +18,11 @@ from gaussjax._sharding import explicit_axes, varying_axes
 Function = Callable[..., Any]
 
 
-def split_over_devices(
-    function: Function, rule: str, whole: str, *, elsewhere: Function | None = None
-) -> Function:
+def split_over_devices(function: Function, rule: str, whole: str) -> Function:
     """`function` of arrays whose axes `rule` names as in einsum; those in `whole` are never split.
 
-    It has no derivative, so the kernels have rules of their own above it. `elsewhere` takes its
-    place on other platforms than CPUs: a kernel that XLA knows to split.
+    It returns an array or a list of some. It has no derivative, so the kernels have rules of their
+    own above it.
     """
     before, after = (side.split(",") for side in rule.split("->"))
 
@@ -42,26 +39,22 @@ def split_over_devices(
     automatic = custom_partitioning(function)
     automatic.def_partition(partition, sharding_rule=rule, need_replication_factors=tuple(whole))
 
-    def on_this_platform(*arrays: Array) -> Any:
+    def unsplit(*arrays: Array) -> Any:
         # What a `shard_map` around this splits is a part; what explicit axes do not split is whole.
         is_settled = explicit_axes() or any(varying_axes(x) for x in arrays)
-        here = function if is_settled else automatic
-        if elsewhere is None:
-            return here(*arrays)
-        return lax.platform_dependent(*arrays, cpu=here, default=elsewhere)
+        return (function if is_settled else automatic)(*arrays)
 
     def call(*arrays: Array) -> Any:
         names = _names(before, arrays)
         split = _split([jax.typeof(x) for x in arrays], names, whole)
         if not split:
-            return on_this_platform(*arrays)
+            return unsplit(*arrays)
         specs = [_spec(split, axes) for axes in names]
         batch = max(len(axes) - len(_letters(t)) for axes, t in zip(names, before, strict=True))
         results = [_spec(split, _axes(term, batch)) for term in after]
         parts = jax.shard_map(
-            on_this_platform, in_specs=tuple(specs), check_vma=False,
-            out_specs=tuple(results) if len(results) > 1 else results[0],
-            axis_names=explicit_axes(),
+            unsplit, in_specs=tuple(specs), out_specs=results if len(results) > 1 else results[0],
+            axis_names=explicit_axes(), check_vma=False,
         )  # fmt: skip
         return parts(*(jax.sharding.reshard(x, s) for x, s in zip(arrays, specs, strict=True)))
 

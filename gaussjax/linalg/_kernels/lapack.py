@@ -6,6 +6,7 @@ From jaxlib 0.11 on, two batched calls at once are safe there too.
 import functools
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ from jaxtyping import Array, Float
 
 from gaussjax.linalg._kernels.batch import kernel
 from gaussjax.linalg._kernels.devices import split_over_devices
+from gaussjax.linalg._kernels.platforms import by_platform
 
 
 @kernel(2, to=(2,))
@@ -72,22 +74,26 @@ def _solver(transpose: bool, *, rows: bool) -> Callable[[Array, Array], Array]:
         )
         return solution.mT
 
-    def on_cpu(lower: Array, rhs: Array) -> Array:
+    def on_cpu(lower: Array, rhs: Array) -> list[Array]:
         if lower.ndim == 2:
-            return solve_each(lower, rhs)
+            return [solve_each(lower, rhs)]
         batch = lower.shape[:-2]
         pairs = [x.reshape(math.prod(batch), *x.shape[-2:]) for x in (lower, rhs)]
         out = lax.map(lambda pair: solve_each(*pair), pairs)
-        return out.reshape(*batch, *out.shape[1:])
+        return [out.reshape(*batch, *out.shape[1:])]
+
+    def shapes(_: Array, rhs: Array) -> list[Any]:
+        return [jax.ShapeDtypeStruct(rhs.shape, rhs.dtype)]
 
     rule = "... i j, ... n k -> ... n l" if rows else "... i j, ... k n -> ... l n"
-    split = split_over_devices(on_cpu, rule, whole="ijkl", elsewhere=solve_each)
+    own = by_platform(cpu=on_cpu, elsewhere=lambda *x: [solve_each(*x)], shapes=shapes)
+    split = split_over_devices(own, rule, whole="ijkl")
 
     @jax.custom_batching.custom_vmap
     def mapped(lower: Array, rhs: Array) -> Array:
         if lower.ndim == 2 and not rows:
             return solve_each(lower, rhs)
-        return split(lower, rhs)
+        return split(lower, rhs)[0]
 
     @mapped.def_vmap
     def _(size: int, in_batched: list[bool], lower: Array, rhs: Array) -> tuple[Array, bool]:

@@ -20,6 +20,7 @@ from jax.interpreters import mlir
 from jaxtyping import Array
 
 from gaussjax.linalg._kernels.native.build import LIBRARY, sources
+from gaussjax.linalg._kernels.platforms import Shapes, results
 
 VERSION = 1  # of the kernels' operands: programs in a compilation cache name it
 SWITCH = "GAUSSJAX_NATIVE"
@@ -64,10 +65,10 @@ def _registered(library: ctypes.CDLL) -> tuple[str, ...]:
 
 
 def call(
-    name: str, plain: Function, *arrays: Array, order: tuple[int, ...] = ()
-) -> tuple[Array, ...]:
-    """The kernel's results; `plain` computes the same from the same arrays in JAX alone."""
-    return tuple(_native.bind(*arrays, name=name, plain=plain, order=order))
+    name: str, plain: Function, shapes: Shapes, *arrays: Array, order: tuple[int, ...] = ()
+) -> list[Array]:
+    """The kernel's results, of `shapes(*arrays)`; `plain` computes the same in JAX alone."""
+    return _native.bind(*arrays, name=name, plain=plain, shapes=shapes, order=order)
 
 
 def takes(name: str | None, *arrays: Array) -> bool:
@@ -86,7 +87,8 @@ _native.multiple_results = True
 
 @_native.def_impl
 def _(*arrays: Array, **parameters: Any) -> list[Array]:
-    return _compiled(**parameters)(*arrays)
+    with jax.disable_jit(False):  # with it there would be no end
+        return _compiled(**parameters)(*arrays)
 
 
 @functools.cache
@@ -95,15 +97,17 @@ def _compiled(**parameters: Any) -> Function:
 
 
 @_native.def_abstract_eval
-def _(*avals: Any, plain: Function, **_: Any) -> Any:
-    return jax.make_jaxpr(plain)(*avals).out_avals  # with what it says of meshes
+def _(*avals: Any, shapes: Shapes, **_: Any) -> Any:
+    return results(shapes, *avals)
 
 
 def _lower_plain(ctx: Any, *operands: Any, plain: Function, **_: Any) -> Any:
     return mlir.lower_fun(plain, multiple_results=True)(ctx, *operands)
 
 
-def _lower(ctx: Any, *operands: Any, name: str, plain: Function, order: tuple[int, ...]) -> Any:
+def _lower(
+    ctx: Any, *operands: Any, name: str, plain: Function, order: tuple[int, ...], **_: Any
+) -> Any:
     if ctx.module_context.lowering_parameters.for_export:
         return _lower_plain(ctx, *operands, plain=plain)
     results = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in ctx.avals_out]

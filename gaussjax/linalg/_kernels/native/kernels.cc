@@ -35,6 +35,8 @@ constexpr Kernel kernels[kernel_count] = {
     {"condition_triangle", 2, 4, {2, 1, 1, 2, 0, 0}, condition_scratch,
      GAUSSJAX_BOTH(condition_triangle)},
     {"exchange", 3, 3, {2, 2, 1, 2, 2, 2}, exchange_scratch, GAUSSJAX_BOTH(exchange)},
+    {"exchange_cotangents", 7, 3, {2, 2, 2, 2, 2, 2, 0, 2, 2, 2}, exchange_cotangents_scratch,
+     GAUSSJAX_BOTH(exchange_cotangents)},
     {"observe", 4, 4, {2, 2, 2, 1, 1, 2, 0, 0}, observe_scratch, GAUSSJAX_BOTH(observe)},
 };
 

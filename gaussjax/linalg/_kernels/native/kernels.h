@@ -27,11 +27,11 @@ using Function = void (*)(const Call&, int64_t first, int64_t last, void* scratc
 struct Kernel {
   const char* name;
   int inputs, outputs;
-  int ranks[8];              // of one input, then of one output
+  int ranks[10];             // of one input, then of one output
   int64_t (*scratch)(const Operand* in);  // vectors that it works in
   Function float32, float64;
 };
 
-constexpr int kernel_count = 19;
+constexpr int kernel_count = 20;
 
 }  // namespace gaussjax

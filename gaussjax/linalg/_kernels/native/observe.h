@@ -143,6 +143,68 @@ void exchange(const Call& call, int64_t first, int64_t last, void* scratch) {
   Target<T>(call.out[2], first, last).store(x.pairs, 0, m * d);
 }
 
+inline int64_t exchange_cotangents_scratch(const Operand* in) {
+  int64_t all = in[0].rows, w = in[0].columns, m = in[2].rows, d = in[2].columns;
+  int64_t k = in[3].columns, n = w - d;
+  return 2 * all * w + 2 * all * m + m * d + 2 * d * k + all * (k + n) + all * m + m * w + d + 2;
+}
+
+// Of H, R and F, from those of the rows [Z_x F, Z_u], of the moves and of log|T|: the transpose of
+// `_change` in `exchange.py`.
+template <class T>
+void exchange_cotangents(const Call& call, int64_t first, int64_t last, void* scratch) {
+  using V = Vector<T>;
+  int64_t all_rows = call.in[0].rows, w = call.in[0].columns;
+  int64_t m = call.in[2].rows, d = call.in[2].columns, k = call.in[3].columns, n = w - d;
+  V *z = static_cast<V*>(scratch), *moves = z + all_rows * w, *pairs = moves + all_rows * m;
+  V *f = pairs + m * d, *c = f + d * k, *c_moves = c + all_rows * (k + n);
+  V *a = c_moves + all_rows * m, *g = a + all_rows * w, *out = g + all_rows * m;
+  V *to_root = out + m * w, *c_logdet = to_root + d * k, zero{}, one = zero + 1;
+  const int64_t sizes[] = {all_rows * w, all_rows * m, m * d, d * k, all_rows * (k + n),
+                           all_rows * m, 1};
+  V* const parts[] = {z, moves, pairs, f, c, c_moves, c_logdet};
+  for (int i = 0; i < 7; ++i) Source<T>(call.in[i], first, last).load(parts[i], 0, sizes[i]);
+
+  // Of Z: that of Z_x F times Fᵀ beside that of Z_u, but for columns that stay.
+  memset(to_root, 0, d * k * sizeof(V));
+  for (int64_t i = 0; i < all_rows; ++i) {
+    V *own = a + i * w, *row_of_c = c + i * (k + n);
+    for (int64_t j = 0; j < d; ++j) {
+      own[j] = dot_product(row_of_c, f + j * k, k);
+      V x = z[i * w + j];
+      for (int64_t s = 0; s < k; ++s) to_root[j * k + s] += x * row_of_c[s];
+    }
+    memcpy(own + d, row_of_c + k, n * sizeof(V));
+    for (int64_t r = 0; r < m; ++r)
+      for (int64_t j = 0; j < d; ++j) own[j] = pairs[r * d + j] != 0 ? zero : own[j];
+  }
+  // Of G, which spreads over the columns of A that belong to pivots.
+  for (int64_t i = 0; i < all_rows; ++i)
+    for (int64_t r = 0; r < m; ++r) {
+      V sum = dot_product(a + i * w, z + r * w, w) + dot_product(c_moves + i * m, moves + r * m, m);
+      g[i * m + r] = i == r ? -sum - *c_logdet : -sum;
+    }
+  for (int64_t r = 0; r < m; ++r)
+    for (int64_t j = 0; j < d; ++j) {
+      Mask<T> is_pair = pairs[r * d + j] != 0;
+      if (!any<T>(is_pair)) continue;
+      V pivot = is_pair ? z[r * w + j] : one;
+      for (int64_t i = 0; i < all_rows; ++i) a[i * w + j] += is_pair ? g[i * m + r] / pivot : zero;
+    }
+  // Of [H, R], through A = [T; S] [dH, dR].
+  memset(out, 0, m * w * sizeof(V));
+  for (int64_t i = 0; i < all_rows; ++i)
+    for (int64_t r = 0; r < m; ++r) {
+      V x = moves[i * m + r];
+      for (int64_t j = 0; j < w; ++j) out[r * w + j] += x * a[i * w + j];
+    }
+  Target<T>(call.out[0], first, last).store(to_root, 0, d * k);
+  for (int64_t r = 0; r < m; ++r) {
+    Target<T>(call.out[1], first, last).store(out + r * w, r * d, d);
+    Target<T>(call.out[2], first, last).store(out + r * w + d, r * n, n);
+  }
+}
+
 inline int64_t observe_scratch(const Operand* in) {
   int64_t d = in[0].rows, k = in[0].columns, m = in[1].rows, n = in[2].columns;
   return Exchange<float>::vectors(m, d, n) + d * k + (m + d) * (k + n + m + d) +

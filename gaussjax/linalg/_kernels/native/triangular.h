@@ -23,13 +23,18 @@ inline void minus_products(V* s, V* const* rows, const V* other, int64_t n) {
 }
 
 template <class V>
-V sum_of_squares(const V* x, int64_t n) {
+V dot_product(const V* x, const V* y, int64_t n) {
   V sums[4] = {};
   int64_t i = 0;
   for (; i + 4 <= n; i += 4)
-    for (int r = 0; r < 4; ++r) sums[r] += x[i + r] * x[i + r];
-  for (; i < n; ++i) sums[0] += x[i] * x[i];
+    for (int r = 0; r < 4; ++r) sums[r] += x[i + r] * y[i + r];
+  for (; i < n; ++i) sums[0] += x[i] * y[i];
   return (sums[0] + sums[1]) + (sums[2] + sums[3]);
+}
+
+template <class V>
+V sum_of_squares(const V* x, int64_t n) {
+  return dot_product(x, x, n);
 }
 
 // One more term of a long sum, and what its rounding has lost so far (Kahan). Where the total is
