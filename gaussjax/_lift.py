@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
-from gaussjax import _checks
+from gaussjax import _errors
 from gaussjax._dtypes import common_dtype, in_working_precision, restore, result_dtype
 from gaussjax._mapping import over_leading_axes
 from gaussjax._struct import fields_of
@@ -47,9 +47,9 @@ class Parameter(NamedTuple):
         if value is None and self.optional:
             return None
         if self.types:
-            return _checks.real_structure(self.name, value, dtype)
-        if self.convert is _checks.real_array:
-            return _checks.real_array(self.name, value, dtype)
+            return _errors.real_structure(self.name, value, dtype)
+        if self.convert is _errors.real_array:
+            return _errors.real_array(self.name, value, dtype)
         return self.convert(self.name, value)
 
 
@@ -106,7 +106,7 @@ def _lifted(function: F, *, shares: bool, checks_values: bool = True) -> F:
             try:
                 arguments = signature.bind(*args, **kwargs).arguments
             except TypeError as error:
-                raise _checks.wrong_arguments(function.__name__, order, error) from error
+                raise _errors.wrong_arguments(function.__name__, order, error) from error
             values = tuple(arguments.get(name) for name in names)
             options = tuple(sorted((n, x) for n, x in arguments.items() if n not in names))
         if not all(p.is_ready(x) for p, x in zip(parameters, values, strict=True)):
@@ -139,13 +139,13 @@ def _parameter(parameter: inspect.Parameter) -> Parameter:
     name, optional = parameter.name, parameter.default is None
     first, *others = _alternatives(parameter.annotation)
     if hasattr(first, "array_type"):
-        converters = {Bool: _checks.bool_array, Int: _checks.index_array}
+        converters = {Bool: _errors.bool_array, Int: _errors.index_array}
         axes = tuple(axis for axis in first.dim_str.split() if axis != "...")
-        convert = converters.get(first.dtype, _checks.real_array)
+        convert = converters.get(first.dtype, _errors.real_array)
         return Parameter(name, (), convert, axes, optional)
     types = (getattr(first, "__origin__", first), *others)
     axes = tuple(getattr(first, "__metadata__", ("d",)))
-    return Parameter(name, types, _checks.real_array, axes, optional)
+    return Parameter(name, types, _errors.real_array, axes, optional)
 
 
 def _order(signature: inspect.Signature) -> str:
@@ -158,7 +158,7 @@ def _ready(parameters: Sequence[Parameter], values: Sequence[Any], order: str) -
     """Arguments as arrays, and structures of them, in the dtype of those that have one."""
     for p, x in zip(parameters, values, strict=True):
         if p.types:
-            _checks.instance(p.name, x, *p.types, order=order)
+            _errors.instance(p.name, x, *p.types, order=order)
     dtype = common_dtype(_floating(zip(parameters, values, strict=True)))
     return tuple(p.arrays(x, dtype) for p, x in zip(parameters, values, strict=True))
 
@@ -166,7 +166,7 @@ def _ready(parameters: Sequence[Parameter], values: Sequence[Any], order: str) -
 def _floating(given: Any) -> list[Any]:
     """What says in which dtype a call computes."""
     pairs = [(p, [x] if not p.types else jax.tree.leaves(x)) for p, x in given]
-    return [x for p, leaves in pairs if p.convert is _checks.real_array for x in leaves]
+    return [x for p, leaves in pairs if p.convert is _errors.real_array for x in leaves]
 
 
 # Traced ------------------------------------------------------------------------------------------
@@ -231,10 +231,10 @@ def _nan_unless_valid(arguments: Sequence[Any], result: Any, *, shares: bool) ->
 def _argument(parameter: Parameter, value: Any, dtype: Any) -> Any:
     """An argument as its annotation says."""
     if parameter.types:
-        _checks.instance(parameter.name, value, *parameter.types)
+        _errors.instance(parameter.name, value, *parameter.types)
         return settled(parameter.name, parameter.arrays(value, dtype))
     array = parameter.arrays(value, dtype)
-    _checks.rank_at_least(parameter.name, array, len(parameter.axes))
+    _errors.rank_at_least(parameter.name, array, len(parameter.axes))
     return array
 
 
@@ -252,15 +252,15 @@ def settled(name: str, tree: Any) -> Any:
     for (_, value, _), lead in zip(fields, leads, strict=True):
         excess = lead - least
         if any(n != 1 for n in value.shape[:excess]):
-            raise _checks.unequal_batch_ranks(name, tree)
+            raise _errors.unequal_batch_ranks(name, tree)
         values.append(jnp.squeeze(value, tuple(range(excess))))
     return jax.tree.unflatten(jax.tree.structure(tree), values)
 
 
 def structure_argument(name: str, value: Any, *types: type, order: str = "") -> Any:
     """A structure of floating arrays in equal batch ranks, for what is not lifted."""
-    _checks.instance(name, value, *types, order=order)
-    return settled(name, _checks.real_structure(name, value, result_dtype(value)))
+    _errors.instance(name, value, *types, order=order)
+    return settled(name, _errors.real_structure(name, value, result_dtype(value)))
 
 
 def _leaves(parameter: Parameter, value: Any) -> list[Leaf]:
@@ -284,16 +284,16 @@ def _same_dimension(parameters: Sequence[Parameter], arguments: Sequence[Any]) -
             continue
         if p.axes[-1] in sizes:
             whose, size = sizes[p.axes[-1]]
-            _checks.same_dim(p.name, value.shape[-1], value.shape, size, whose)
+            _errors.same_dim(p.name, value.shape[-1], value.shape, size, whose)
         if len(p.axes) == 2 and p.axes[0] in sizes:
             whose, size = sizes[p.axes[0]]
-            _checks.same_rows(p.name, value.shape, size, whose)
+            _errors.same_rows(p.name, value.shape, size, whose)
 
 
 def _same_batch(leaves: Sequence[Leaf], names: Sequence[str]) -> None:
     """Says which batch shapes do not broadcast: within an argument, or between them."""
     shapes = [
-        _checks.broadcastable({x.path: x.batch for x in leaves if x.owner == name})
+        _errors.broadcastable({x.path: x.batch for x in leaves if x.owner == name})
         for name in names
     ]
-    _checks.broadcastable(dict(zip(names, shapes, strict=True)), between=True)
+    _errors.broadcastable(dict(zip(names, shapes, strict=True)), between=True)

@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import PartitionSpec
 from jaxtyping import Array
 
-from gaussjax import _checks
+from gaussjax import _errors
 from gaussjax._lift import structure_argument
 from gaussjax._sharding import batch_spec, resharded
 from gaussjax._struct import ranks
@@ -32,7 +32,7 @@ def broadcast_to(g: Gaussian, shape: tuple[int, ...]) -> Gaussian:
     >>> broadcast_to(from_scale(jnp.zeros((5, 2)), 3.0), (5,)).cov
     Isotropic(scale=float32[5], dim=2)
     """
-    g, shape = structure_argument("g", g, Gaussian), _checks.batch_sizes("shape", shape)
+    g, shape = structure_argument("g", g, Gaussian), _errors.batch_sizes("shape", shape)
     own = g.batch_shape
     if len(own) > len(shape) or any(
         n not in (1, m) for n, m in zip(reversed(own), reversed(shape), strict=False)
@@ -52,7 +52,7 @@ def reshape(g: Gaussian, shape: tuple[int, ...]) -> Gaussian:
     (3, 2)
     """
     g = structure_argument("g", g, Gaussian)
-    batch, shape = g.batch_shape, _checks.batch_sizes("shape", shape, unknown=-1)
+    batch, shape = g.batch_shape, _errors.batch_sizes("shape", shape, unknown=-1)
     count, known = math.prod(batch), math.prod(n for n in shape if n != -1)
     whole = shape
     if shape.count(-1) == 1 and known and count % known == 0:
@@ -83,7 +83,7 @@ def concatenate(gs: Sequence[Gaussian]) -> Gaussian:
     """
     gs = _several("concatenate", gs)
     batches = {f"gs[{i}]": g.batch_shape for i, g in enumerate(gs)}
-    batch = _checks.broadcastable(batches, between=True)
+    batch = _errors.broadcastable(batches, between=True)
     means = [g.mean for g in _broadcast(gs, batch, covariances=False)]
     return Gaussian(jnp.concatenate(means, axis=-1), BlockDiagonal(tuple(g.cov for g in gs)))
 
@@ -173,7 +173,7 @@ def _item(i: Any) -> Any:
         mask = np.asarray(i) if _is_list_of_booleans(i) else mask
         if mask is not None and mask.dtype == bool and mask.ndim:
             return mask
-    return _checks.index_array("index", i)
+    return _errors.index_array("index", i)
 
 
 def _is_list_of_booleans(i: Any) -> bool:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
-from gaussjax import _checks
+from gaussjax import _errors
 from gaussjax._dtypes import common_dtype, result_dtype
 from gaussjax._lift import compiled_once, lift
 from gaussjax.covariances import (
@@ -46,7 +46,7 @@ def standard(dim: int, dtype: DTypeLike | None = None) -> Gaussian:
     >>> entropy(standard(1)).round(4)
     Array(1.4189, dtype=float32)
     """
-    dim = _checks.dimension("dim", dim)
+    dim = _errors.dimension("dim", dim)
     dtype = jnp.dtype(float) if dtype is None else dtype
     dtype = jax.dtypes.canonicalize_dtype(dtype)
     return Gaussian(jnp.zeros(dim, dtype), Isotropic(jnp.ones((), dtype), dim))
@@ -71,9 +71,9 @@ def from_cholesky(mean: ArrayLike, lower: ArrayLike) -> Gaussian:
     mean, lower = _mean_and_matrix(mean, "lower", lower)
     is_triangle, valid, lower = _judged_triangle(lower)
     cure = "for a covariance matrix use from_covariance"
-    _checks.all_true("lower must be a triangle", is_triangle, cure)
+    _errors.all_true("lower must be a triangle", is_triangle, cure)
     cure = "for a singular law there is from_root"
-    _checks.all_true("lower must be finite with a positive diagonal", valid, cure)
+    _errors.all_true("lower must be finite with a positive diagonal", valid, cure)
     return Gaussian(mean, Cholesky(lower))
 
 
@@ -112,13 +112,13 @@ def from_root(mean: ArrayLike, factor: ArrayLike) -> Gaussian:
     >>> rank(g)
     Array(1, dtype=int32)
     """
-    mean, factor = _checks.real_arrays(mean=mean, factor=factor)
-    _checks.rank_at_least("factor", factor, 2)
+    mean, factor = _errors.real_arrays(mean=mean, factor=factor)
+    _errors.rank_at_least("factor", factor, 2)
     mean = _of_size(mean, "factor", factor.shape[-2])
     batches = {"mean": mean.shape[:-1], "factor": factor.shape[:-2]}
-    _checks.broadcastable(batches, between=True)
+    _errors.broadcastable(batches, between=True)
     valid = jnp.all(jnp.isfinite(factor), (-2, -1))
-    _checks.all_true("factor must be finite", valid)
+    _errors.all_true("factor must be finite", valid)
     return Gaussian(mean, Root(_nan_unless(valid, factor, 2)))
 
 
@@ -151,11 +151,11 @@ def from_semidefinite(
     """
     mean, matrix = _mean_and_matrix(mean, "matrix", matrix)
     d = matrix.shape[-1]
-    rank = d if rank is None else _checks.dimension("rank", rank)
+    rank = d if rank is None else _errors.dimension("rank", rank)
     if rank > d:
         raise ValueError(f"rank must be at most {d}, the rows of matrix, got {rank}.")
     eps = d * float(jnp.finfo(matrix.dtype).eps)
-    tolerance = eps if tolerance is None else float(_checks.numbers("tolerance", tolerance))
+    tolerance = eps if tolerance is None else float(_errors.numbers("tolerance", tolerance))
     if not tolerance >= 0:
         raise ValueError(f"tolerance must not be negative, got {tolerance}.")
     factor = _symmetric_factor(
@@ -232,9 +232,9 @@ def from_isotropic(mean: ArrayLike, scale: ArrayLike) -> Gaussian:
     Array([[1., 1.],
            [9., 9.]], dtype=float32)
     """
-    mean, scale = _checks.real_arrays(mean=mean, scale=scale)
-    _checks.rank_at_least("mean", mean, 1)
-    _checks.broadcastable({"mean": mean.shape[:-1], "scale": scale.shape}, between=True)
+    mean, scale = _errors.real_arrays(mean=mean, scale=scale)
+    _errors.rank_at_least("mean", mean, 1)
+    _errors.broadcastable({"mean": mean.shape[:-1], "scale": scale.shape}, between=True)
     return Gaussian(mean, Isotropic(_not_negative("scale", scale, 0), mean.shape[-1]))
 
 
@@ -269,16 +269,16 @@ def from_low_rank(mean: ArrayLike, variance: ArrayLike, factor: ArrayLike) -> Ga
     >>> variance(from_low_rank([0.0, 0.0], [1.0, 1.0], [[1.0], [2.0]]))
     Array([2., 5.], dtype=float32)
     """
-    mean, variance, factor = _checks.real_arrays(mean=mean, variance=variance, factor=factor)
-    _checks.rank_at_least("variance", variance, 1)
+    mean, variance, factor = _errors.real_arrays(mean=mean, variance=variance, factor=factor)
+    _errors.rank_at_least("variance", variance, 1)
     mean = _of_size(mean, "variance", variance.shape[-1])
-    _checks.rank_at_least("factor", factor, 2)
-    _checks.same_rows("factor", factor.shape, mean.shape[-1], "mean")
+    _errors.rank_at_least("factor", factor, 2)
+    _errors.same_rows("factor", factor.shape, mean.shape[-1], "mean")
     batches = {"mean": mean.shape[:-1], "variance": variance.shape[:-1]}
-    _checks.broadcastable({**batches, "factor": factor.shape[:-2]}, between=True)
+    _errors.broadcastable({**batches, "factor": factor.shape[:-2]}, between=True)
     valid = jnp.all((variance >= 0) & jnp.isfinite(variance), axis=-1)
-    _checks.all_true("variance must be finite and not negative", valid)
-    _checks.all_true("factor must be finite", jnp.all(jnp.isfinite(factor), (-2, -1)))
+    _errors.all_true("variance must be finite and not negative", valid)
+    _errors.all_true("factor must be finite", jnp.all(jnp.isfinite(factor), (-2, -1)))
     return Gaussian(mean, LowRank(_safe_sqrt(_nan_unless(valid, variance, 1)), factor))
 
 
@@ -329,10 +329,10 @@ def from_circulant(mean: ArrayLike, column: ArrayLike) -> Gaussian:
     size = jnp.max(jnp.abs(column), axis=-1, keepdims=True, initial=0)
     tolerance = float(jnp.finfo(column.dtype).eps) ** 0.5 * size
     symmetric = jnp.all(jnp.abs(column - mirrored) <= tolerance, axis=-1)
-    _checks.all_true("column must mirror itself, entry k equal to entry d − k", symmetric)
+    _errors.all_true("column must mirror itself, entry k equal to entry d − k", symmetric)
     spectrum = _spectrum_of(0.5 * (column + mirrored))
     valid = symmetric & jnp.all(spectrum > 0, axis=-1)
-    _checks.all_true("column must have a positive Fourier transform", valid)
+    _errors.all_true("column must have a positive Fourier transform", valid)
     return Gaussian(mean, Circulant(_nan_unless(valid, spectrum, 1)))
 
 
@@ -351,7 +351,7 @@ def from_toeplitz(mean: ArrayLike, column: ArrayLike) -> Gaussian:
            [1., 2.]], dtype=float32)
     """
     mean, column = _mean_and_column(mean, column)
-    _checks.all_true("column must be finite", jnp.all(jnp.isfinite(column), axis=-1))
+    _errors.all_true("column must be finite", jnp.all(jnp.isfinite(column), axis=-1))
     return Gaussian(mean, Toeplitz(column))
 
 
@@ -372,15 +372,15 @@ def from_banded_precision(mean: ArrayLike, diagonals: ArrayLike) -> Gaussian:
     Array([[ 2., -1.],
            [-1.,  2.]], dtype=float32)
     """
-    mean, diagonals = _checks.real_arrays(mean=mean, diagonals=diagonals)
-    _checks.rank_at_least("diagonals", diagonals, 2)
+    mean, diagonals = _errors.real_arrays(mean=mean, diagonals=diagonals)
+    _errors.rank_at_least("diagonals", diagonals, 2)
     if diagonals.shape[-2] == 0:
         raise ValueError(f"diagonals must have at least one row, got shape {diagonals.shape}.")
     mean = _fitting(mean, "diagonals", diagonals, 2)
     with jax.debug_nans(False):  # a failure has its sentence
         lower = _banded_cholesky(diagonals)
     works = ~jnp.any(jnp.isnan(lower), (-2, -1))
-    _checks.all_true("diagonals must be those of a positive definite matrix", works)
+    _errors.all_true("diagonals must be those of a positive definite matrix", works)
     return Gaussian(mean, BandedPrecision(lower))
 
 
@@ -401,16 +401,16 @@ def _leaves_of(item: Any) -> list[Any]:
 
 
 def _square(name: str, matrix: Any, dtype: Any) -> Array:
-    matrix = _checks.real_array(name, matrix, dtype)
-    _checks.square(name, matrix)
+    matrix = _errors.real_array(name, matrix, dtype)
+    _errors.square(name, matrix)
     return matrix
 
 
 def _composed(mean: Any, name: str, cov: Kronecker | BlockDiagonal) -> Gaussian:
-    mean = _checks.real_array("mean", mean, result_dtype(cov))
+    mean = _errors.real_array("mean", mean, result_dtype(cov))
     parts = cov.factors if isinstance(cov, Kronecker) else cov.blocks
     g = Gaussian(_of_size(mean, f"{name} of sizes {[part.dim for part in parts]}", cov.dim), cov)
-    _checks.batch_shape("g", g)
+    _errors.batch_shape("g", g)
     return g
 
 
@@ -432,22 +432,22 @@ def _safe_sqrt(values: Array) -> Array:
 
 
 def _mean_and_matrix(mean: Any, name: str, matrix: Any) -> tuple[Array, Array]:
-    mean, matrix = _checks.real_arrays(**{"mean": mean, name: matrix})
-    _checks.square(name, matrix)
+    mean, matrix = _errors.real_arrays(**{"mean": mean, name: matrix})
+    _errors.square(name, matrix)
     return _fitting(mean, name, matrix, 2), matrix
 
 
 def _mean_and_vector(mean: Any, name: str, vector: Any) -> tuple[Array, Array]:
-    mean, vector = _checks.real_arrays(**{"mean": mean, name: vector})
+    mean, vector = _errors.real_arrays(**{"mean": mean, name: vector})
     if vector.ndim == 0:
-        _checks.rank_at_least("mean", mean, 1)
+        _errors.rank_at_least("mean", mean, 1)
         return mean, vector
     return _fitting(mean, name, vector, 1), vector
 
 
 def _mean_and_column(mean: Any, column: Any) -> tuple[Array, Array]:
-    mean, column = _checks.real_arrays(mean=mean, column=column)
-    _checks.rank_at_least("column", column, 1)
+    mean, column = _errors.real_arrays(mean=mean, column=column)
+    _errors.rank_at_least("column", column, 1)
     return _fitting(mean, "column", column, 1), column
 
 
@@ -455,7 +455,7 @@ def _fitting(mean: Array, name: str, factor: Array, rank: int) -> Array:
     """The mean, of the event size of the factor and a batch shape that broadcasts with its."""
     mean = _of_size(mean, name, factor.shape[-1])
     batches = {"mean": mean.shape[:-1], name: factor.shape[: factor.ndim - rank]}
-    _checks.broadcastable(batches, between=True)
+    _errors.broadcastable(batches, between=True)
     return mean
 
 
@@ -463,7 +463,7 @@ def _of_size(mean: Array, whose: str, size: int) -> Array:
     """A mean of that many entries: one number stands for all of them."""
     if mean.ndim == 0:
         return jnp.broadcast_to(mean, (size,))
-    _checks.same_dim("mean", mean.shape[-1], mean.shape, size, whose)
+    _errors.same_dim("mean", mean.shape[-1], mean.shape, size, whose)
     return mean
 
 
@@ -474,7 +474,7 @@ def _diagonal(scale: Array, size: int) -> Covariance:
 def _not_negative(name: str, values: Array, rank: int | None = None) -> Array:
     """Scales or variances; an event with one that is negative or not finite is NaN."""
     valid, values = _judged_scales(values, min(values.ndim, 1) if rank is None else rank)
-    _checks.all_true(f"{name} must be finite and not negative", valid)
+    _errors.all_true(f"{name} must be finite and not negative", valid)
     return values
 
 
@@ -526,10 +526,10 @@ def _symmetric_factor(
     judge = _judged if is_symmetric is None else functools.partial(_judge, is_symmetric)
     with jax.debug_nans(False):  # a failure has its sentence
         finite, symmetric, matrix = judge(matrix)
-        _checks.all_true("matrix must be finite", finite)
-        _checks.all_true("matrix must be symmetric", symmetric)
+        _errors.all_true("matrix must be finite", finite)
+        _errors.all_true("matrix must be symmetric", symmetric)
         factor = factorise(matrix)
-        _checks.all_true(problem, _has_no_nan(factor), cure)
+        _errors.all_true(problem, _has_no_nan(factor), cure)
     return factor
 
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float
 
-from gaussjax import _checks
+from gaussjax import _errors
 from gaussjax._dtypes import result_dtype, working_dtype
 from gaussjax._lift import (
     compiled_once,
@@ -55,15 +55,15 @@ class Gaussian:
     @property
     def dim(self) -> int:
         """Event size d."""
-        _checks.rank_at_least("mean", self.mean, 1)
+        _errors.rank_at_least("mean", self.mean, 1)
         shape = self.mean.shape
-        _checks.same_dim("mean", shape[-1], shape, self.cov.dim, "the covariance")
+        _errors.same_dim("mean", shape[-1], shape, self.cov.dim, "the covariance")
         return self.cov.dim
 
     @property
     def batch_shape(self) -> tuple[int, ...]:
         """Broadcast leading axes of the mean and the covariance."""
-        return _checks.batch_shape("g", settled("g", self))
+        return _errors.batch_shape("g", settled("g", self))
 
 
 # Samples -----------------------------------------------------------------------------------------
@@ -350,10 +350,10 @@ def _log_prob_of_noise(g: Gaussian, noise: Float[Array, "... d"]) -> Float[Array
 def _ready(key: Array, g: Gaussian, shape: Any) -> tuple[Array, Gaussian, tuple[int, ...]]:
     """What `jit` takes; the rest is checked while it is traced."""
     order = "key, g, shape"
-    _checks.random_key(key, order)
+    _errors.random_key(key, order)
     if not (isinstance(g, Gaussian) and holds_arrays(g)):
         g = structure_argument("g", g, Gaussian, order=order)
-    return key, g, _checks.sample_shape(shape)
+    return key, g, _errors.sample_shape(shape)
 
 
 def _prepared(

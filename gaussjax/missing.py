@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float
 
-from gaussjax import _checks
+from gaussjax import _errors
 from gaussjax._dtypes import result_dtype
 from gaussjax._lift import lift, lift_as_whole
 from gaussjax.covariances import restricted
@@ -84,13 +84,13 @@ def impute(
     >>> float(impute(jax.random.key(0), standard(2), [3.0, jnp.nan], mask=[True, False])[0])
     3.0
     """
-    _checks.random_key(key, "key, g, x, *, mask, shape")
-    _checks.instance("g", g, Gaussian, order="key, g, x, *, mask, shape")
-    x, mask = _checks.real_array("x", x, result_dtype(g)), _checks.bool_array("mask", mask)
+    _errors.random_key(key, "key, g, x, *, mask, shape")
+    _errors.instance("g", g, Gaussian, order="key, g, x, *, mask, shape")
+    x, mask = _errors.real_array("x", x, result_dtype(g)), _errors.bool_array("mask", mask)
     draws = sample(key, condition_where(g, x, mask=mask), shape)
     return jnp.where(mask, x.astype(draws.dtype), draws)  # to the bit
 
 
 def _values(g: Gaussian, mask: Array, x: Array) -> Array:
-    """X − μ at the mask. Entries off it may be NaN, and must reach no product: see its gradient."""
+    """x − μ at the mask. Entries off it may be NaN, and must reach no product: see its gradient."""
     return jnp.where(mask, jnp.where(mask, x, 0.0) - g.mean, 0.0)

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from gaussjax import _checks
+from gaussjax import _errors
 from gaussjax._lift import lift
 from gaussjax.covariances import Cholesky
 from gaussjax.gaussian import Gaussian
@@ -74,7 +74,7 @@ def vector_size(dim: int) -> int:
     >>> vector_size(3)
     6
     """
-    dim = _checks.dimension("dim", dim)
+    dim = _errors.dimension("dim", dim)
     return dim * (dim + 1) // 2
 
 
@@ -108,7 +108,7 @@ def vector_from_lower(
     >>> vector_from_lower([[1.0, 0.0], [3.0, 1.0]])
     Array([0., 3., 0.], dtype=float32)
     """
-    _checks.square("lower", lower)
+    _errors.square("lower", lower)
     return _map_diagonal(diagonal.inverse, lower)[jnp.tril_indices(lower.shape[-1])]
 
 
@@ -146,7 +146,7 @@ def vector_from_scaled_lower(
     >>> vector_from_scaled_lower([[1.0, 0.0], [3.0, 1.0]])
     Array([0., 3., 0.], dtype=float32)
     """
-    _checks.square("lower", lower)
+    _errors.square("lower", lower)
     scale = jnp.diagonal(lower)
     unit = lower / scale[:, None]
     free = _map_diagonal(lambda _: diagonal.inverse(scale), unit)
@@ -162,7 +162,7 @@ def correlation_size(dim: int) -> int:
     >>> correlation_size(3)
     3
     """
-    dim = _checks.dimension("dim", dim)
+    dim = _errors.dimension("dim", dim)
     return dim * (dim - 1) // 2
 
 
@@ -202,7 +202,7 @@ def vector_from_correlation(lower: Float[Array, "... d d"]) -> Float[Array, "...
     >>> vector_from_correlation([[1.0, 0.0], [0.6, 0.8]])
     Array([0.75], dtype=float32)
     """
-    _checks.square("lower", lower)
+    _errors.square("lower", lower)
     unit = lower / jnp.diagonal(lower)[:, None]
     return unit[jnp.tril_indices(lower.shape[-1], -1)]
 
@@ -228,8 +228,8 @@ def gaussian_from_vector(vector: ArrayLike, dim: int, *, diagonal: Positive = Ex
     >>> gaussian_from_vector([5.0, 0.0], 1).mean
     Array([5.], dtype=float32)
     """
-    vector = _checks.real_array("vector", vector)
-    _checks.rank_at_least("vector", vector, 1)
+    vector = _errors.real_array("vector", vector)
+    _errors.rank_at_least("vector", vector, 1)
     if vector.shape[-1] != gaussian_size(dim):
         raise ValueError(
             f"vector must have {gaussian_size(dim)} entries along its last axis for dim {dim}, "

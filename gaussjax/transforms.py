@@ -12,7 +12,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
-from gaussjax import _checks
+from gaussjax import _errors
 from gaussjax._dtypes import result_dtype
 from gaussjax._lift import lift, lift_as_whole
 from gaussjax.covariances import Cholesky, pairs, restricted
@@ -44,7 +44,7 @@ def affine(
     """
     mean = dot(matrix, g.mean)
     if offset is not None:
-        _checks.same_dim("offset", offset.shape[0], offset.shape, len(mean), "A x")
+        _errors.same_dim("offset", offset.shape[0], offset.shape, len(mean), "A x")
         mean = mean + offset
     return Gaussian(mean, restricted.mapped(g.cov, matrix))
 
@@ -76,8 +76,8 @@ def scale_by(g: Gaussian, factor: ArrayLike) -> Gaussian:
     >>> scale_by(from_scale([1.0, 1.0], [1.0, 2.0]), -2.0).cov
     Diagonal(scale=Array([2., 4.], dtype=float32))
     """
-    _checks.instance("g", g, Gaussian, order="g, factor")
-    factor = _checks.real_array("factor", factor, result_dtype(g))
+    _errors.instance("g", g, Gaussian, order="g, factor")
+    factor = _errors.real_array("factor", factor, result_dtype(g))
     return (_scaled_alike if factor.ndim == 0 else _scaled)(g, factor)
 
 
@@ -110,10 +110,10 @@ def marginal(g: Gaussian, indices: Any) -> Gaussian:
     >>> marginal(from_scale([1.0, 2.0, 3.0], [1.0, 2.0, 3.0]), [0, 2]).mean
     Array([1., 3.], dtype=float32)
     """
-    _checks.instance("g", g, Gaussian, order="g, indices")
+    _errors.instance("g", g, Gaussian, order="g, indices")
     if _is_jax(indices):
         return _marginal_at(g, _positions(indices))
-    return _marginal(g, indices=_checks.indices(indices, g.dim))
+    return _marginal(g, indices=_errors.indices(indices, g.dim))
 
 
 def condition(g: Gaussian, indices: Any, values: ArrayLike) -> Gaussian:
@@ -135,18 +135,18 @@ def condition(g: Gaussian, indices: Any, values: ArrayLike) -> Gaussian:
     >>> condition(g, [0], [2.0])
     Gaussian(mean=Array([1.], dtype=float32), cov=Cholesky(lower=Array([[1.]], dtype=float32)))
     """
-    _checks.instance("g", g, Gaussian, order="g, indices, values")
+    _errors.instance("g", g, Gaussian, order="g, indices, values")
     if not isinstance(values, jax.Array):
-        values = _checks.real_array("values", values, result_dtype(g))
+        values = _errors.real_array("values", values, result_dtype(g))
     if not isinstance(indices, slice | list | tuple | range) and np.ndim(indices) == 0:
         values = values[..., None]
-    _checks.rank_at_least("values", values, 1)
+    _errors.rank_at_least("values", values, 1)
     if _is_jax(indices):
         given = _positions(indices)
-        _checks.one_each("values", values.shape, given.shape[-1])
+        _errors.one_each("values", values.shape, given.shape[-1])
         return _condition_at(g, given, values)
-    static = _checks.indices(indices, g.dim)
-    _checks.one_each("values", values.shape, len(static))
+    static = _errors.indices(indices, g.dim)
+    _errors.one_each("values", values.shape, len(static))
     return _condition(g, values, given=static)
 
 
@@ -227,7 +227,7 @@ def _positions(indices: Any) -> Array:
             "indices must be static or integers, got a JAX array of booleans: for a mask that is "
             "traced there is condition_where."
         )
-    return _checks.index_array("indices", array)
+    return _errors.index_array("indices", array)
 
 
 def _from_start(indices: Array, dim: int) -> tuple[Array, Array]:

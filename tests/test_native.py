@@ -1,7 +1,6 @@
 """Native kernels: the same as the plain computation, in every program; absent without harm."""
 
 import functools
-import importlib
 import os
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from gaussjax.linalg import (
     conditional,
     divergence,
     exchange,
+    factor,
     roots,
     semidefinite,
     sums,
@@ -27,8 +27,6 @@ from gaussjax.linalg import vector_products as vectors
 from gaussjax.linalg._kernels import native
 
 pytestmark = pytest.mark.skipif(not native.kernels(), reason="there are no native kernels here")
-
-cholesky = importlib.import_module("gaussjax.linalg.cholesky")  # a function has its name
 
 SIZES = (2, 3, 8, 9, 16, 33)
 DTYPES = ("float32", "float64")
@@ -83,8 +81,8 @@ def kept_and_given(d):
 
 # The kernel of each name, for a size, and what makes its arguments.
 KERNELS = {
-    "cholesky": (lambda d: cholesky._factor, (spd,)),
-    "cholesky_cotangent": (lambda d: cholesky._cotangent, (lower, lower)),
+    "cholesky": (lambda d: factor._factor, (spd,)),
+    "cholesky_cotangent": (lambda d: factor._cotangent, (lower, lower)),
     "divergence": (lambda d: divergence._value, (lower, lower, vector)),
     "divergence_gradients": (lambda d: divergence._gradients_of_batch, (lower, lower, vector)),
     "trace": (lambda d: trace._value, (lower, lower, vector)),

@@ -17,8 +17,8 @@ from gaussjax._struct import leaf, structure
 from gaussjax.covariances.base import Conditional, Covariance, Indices, log_normal
 from gaussjax.covariances.scaled import Scaled
 from gaussjax.linalg import banded
-from gaussjax.linalg.cholesky import factorise
-from gaussjax.linalg.divergence import minus_log1p
+from gaussjax.linalg.excess import minus_log1p
+from gaussjax.linalg.factor import factorise
 from gaussjax.linalg.ranges import unit_of
 from gaussjax.linalg.triangular import solve
 

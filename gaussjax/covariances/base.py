@@ -37,7 +37,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from gaussjax import _checks
+from gaussjax import _errors
 from gaussjax._struct import batch_rank, exported
 from gaussjax.linalg import semidefinite
 from gaussjax.linalg._kernels import small
@@ -67,7 +67,7 @@ def _of_one(member: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(member)
     def of_one(self: Any, *args: Any, **kwargs: Any) -> Any:
         if batch_rank(self):
-            _checks.one_covariance(member.__name__, self)
+            _errors.one_covariance(member.__name__, self)
         return member(self, *args, **kwargs)
 
     return of_one

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 from gaussjax._struct import leaf, structure
 from gaussjax.covariances.base import Conditional, Covariance, dtype_of, log_density
 from gaussjax.linalg import fourier
-from gaussjax.linalg.divergence import minus_log1p
+from gaussjax.linalg.excess import minus_log1p
 from gaussjax.linalg.triangular import logdet_of_diagonal
 
 

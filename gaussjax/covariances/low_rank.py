@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 
 from gaussjax._struct import leaf, structure
 from gaussjax.covariances.base import Conditional, Covariance, Indices, log_normal
-from gaussjax.linalg import lowrank
+from gaussjax.linalg import low_rank
 from gaussjax.linalg.products import dot, gram
 
 
@@ -39,15 +39,15 @@ class LowRank(Covariance):
 
     def color(self, noise: Float[Array, " d"], /) -> Float[Array, " d"]:
         """C ε for a square root C. O(dr) after O(dr²) once"""
-        return lowrank.color(self._eliminated(), noise)
+        return low_rank.color(self._eliminated(), noise)
 
     def whiten(self, vector: Float[Array, " d"], /) -> Float[Array, " d"]:
         """C⁻¹ v. O(dr) after O(dr²) once"""
-        return lowrank.whiten(self._eliminated(), vector)
+        return low_rank.whiten(self._eliminated(), vector)
 
     def logdet(self) -> Float[Array, ""]:
         """By the determinant lemma. O(dr²)"""
-        return lowrank.logdet(self._eliminated())
+        return low_rank.logdet(self._eliminated())
 
     def pivots(self) -> Array:
         """Deviations, and sizes of the entries of W."""
@@ -80,17 +80,17 @@ class LowRank(Covariance):
 
     def conditional(self, kept: Indices, given: Indices, values: Array, /) -> Conditional:
         """Given values change the law of z, and so W. O(dr²)"""
-        seen = lowrank.eliminate(self.scale[given], self.factor[given])
-        mean, root = lowrank.latent_posterior(seen, values)
+        seen = low_rank.eliminate(self.scale[given], self.factor[given])
+        mean, root = low_rank.latent_posterior(seen, values)
         law = LowRank(self.scale[kept], dot(self.factor[kept], root))
         return Conditional(dot(self.factor[kept], mean), law, _log_density(seen, values))
 
     def conditional_where(self, mask: Array, values: Array, /) -> Conditional:
         """As `conditional`: rows that are not given become noise that says nothing. O(dr²)"""
-        seen = lowrank.eliminate(
+        seen = low_rank.eliminate(
             jnp.where(mask, self.scale, 1.0), jnp.where(mask[:, None], self.factor, 0.0)
         )
-        mean, root = lowrank.latent_posterior(seen, values)
+        mean, root = low_rank.latent_posterior(seen, values)
         hidden = jnp.where(mask[:, None], 0.0, self.factor)
         law = LowRank(jnp.where(mask, 0.0, self.scale), dot(hidden, root))
         evidence = _log_density(seen, values, jnp.sum(mask, dtype=values.dtype))
@@ -102,8 +102,8 @@ class LowRank(Covariance):
         if tau is None or tau.ndim > 1:
             return None
         both = jnp.hypot(self.scale, tau)
-        seen = lowrank.eliminate(both, self.factor)
-        mean, root = lowrank.latent_posterior(seen, value)
+        seen = low_rank.eliminate(both, self.factor)
+        mean, root = low_rank.latent_posterior(seen, value)
         ratio = tau / jnp.where(both == 0, 1.0, both)  # where there is no noise: the value itself
         share = jnp.square(ratio)  # of what W z leaves of the value, the rest is s e
         law = LowRank(self.scale * ratio, share[:, None] * dot(self.factor, root))
@@ -122,24 +122,24 @@ class LowRank(Covariance):
 
     def inv_quad(self, vector: Float[Array, " d"], /) -> Float[Array, ""]:
         """As a sum of squares that keeps its digits at small noise. O(dr²)"""
-        return lowrank.inv_quad(self._eliminated(), vector)
+        return low_rank.inv_quad(self._eliminated(), vector)
 
     def inv_quad_and_logdet(self, vector: Float[Array, " d"], /) -> tuple[Array, Array]:
         """From one factorisation. O(dr²)"""
         seen = self._eliminated()
-        return lowrank.inv_quad(seen, vector), lowrank.logdet(seen)
+        return low_rank.inv_quad(seen, vector), low_rank.logdet(seen)
 
     def times(self, vector: Float[Array, " d"], /) -> Float[Array, " d"]:
-        """S² v + W Wᵀv. O(dr)"""
+        """s² v + W Wᵀv. O(dr)"""
         return jnp.square(self.scale) * vector + dot(self.factor, dot(self.factor.T, vector))
 
     def variance(self) -> Float[Array, " d"]:
-        """S² and squared lengths of the rows of W. O(dr)"""
+        """s² and squared lengths of the rows of W. O(dr)"""
         return jnp.square(self.scale) + jnp.sum(jnp.square(self.factor), axis=1)
 
     def precision_diagonal(self) -> Float[Array, " d"]:
         """By leverages. O(dr²), not O(d² r)."""
-        return lowrank.precision_diagonal(self.scale, self.factor)
+        return low_rank.precision_diagonal(self.scale, self.factor)
 
     def diagonals(self, width: int, /) -> Float[Array, "w d"]:
         """Products of rows of W. O(dr·width), not O(d²r)."""
@@ -153,13 +153,13 @@ class LowRank(Covariance):
         """Σ itself. O(d²r), not O(d³)."""
         return jnp.diag(jnp.square(self.scale)) + gram(self.factor)
 
-    def _eliminated(self) -> lowrank.Elimination:
-        return lowrank.eliminate(self.scale, self.factor)
+    def _eliminated(self) -> low_rank.Elimination:
+        return low_rank.eliminate(self.scale, self.factor)
 
 
 def _log_density(
-    seen: lowrank.Elimination, vector: Array, count: Array | int | None = None
+    seen: low_rank.Elimination, vector: Array, count: Array | int | None = None
 ) -> Array:
     """`log_density` from the factorisation."""
     size = len(vector) if count is None else count
-    return log_normal(lowrank.inv_quad(seen, vector), lowrank.logdet(seen), size)
+    return log_normal(low_rank.inv_quad(seen, vector), low_rank.logdet(seen), size)

@@ -15,7 +15,7 @@ from gaussjax._mapping import all_of_batch
 from gaussjax.covariances.base import BLOCK, Covariance, dtype_of, over_basis
 from gaussjax.covariances.cholesky import Cholesky
 from gaussjax.covariances.sum import Sum
-from gaussjax.linalg import lowrank
+from gaussjax.linalg import low_rank
 from gaussjax.linalg.divergence import divergence_of_ratio, divergence_of_roots
 from gaussjax.linalg.trace import trace_of_roots
 
@@ -116,7 +116,7 @@ def trace_solve(a: Covariance, b: Covariance, /) -> Float[Array, ""]:
         return jnp.sum(jax.vmap(b.inv_quad, 1)(a.dense_factor()))
     parts = b.thin_parts()
     if parts is not None:  # r products with A, not d solves
-        return lowrank.trace_solve(lowrank.eliminate_by_leverage(*parts), a.variance(), a.times)
+        return low_rank.trace_solve(low_rank.eliminate_by_leverage(*parts), a.variance(), a.times)
     return jnp.sum(over_basis(a, lambda e: b.inv_quad(a.color(e))))
 
 
@@ -133,12 +133,12 @@ def add(a: Covariance, b: Covariance, /) -> Covariance:
 def _thin_divergence(
     a: Covariance, b: Covariance, parts_a: tuple[Array, Array], parts_b: tuple[Array, Array]
 ) -> Array:
-    close = lowrank.comparable(parts_a, parts_b)
+    close = low_rank.comparable(parts_a, parts_b)
     # A batch computes both branches, and neither may put a NaN into the other's gradient.
     safe_a, safe_b = (
         (jnp.where(close, s, 1.0), jnp.where(close, w, 0.0)) for s, w in (parts_a, parts_b)
     )
-    return jax.lax.cond(close, lambda: lowrank.divergence(safe_a, safe_b), lambda: textbook(a, b))
+    return jax.lax.cond(close, lambda: low_rank.divergence(safe_a, safe_b), lambda: textbook(a, b))
 
 
 def _own_divergence(a: Covariance, b: Covariance) -> Array | None:

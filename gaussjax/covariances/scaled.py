@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 from gaussjax._struct import leaf, nested, structure
 from gaussjax.covariances import pairs
 from gaussjax.covariances.base import Covariance, over_basis
-from gaussjax.linalg.divergence import minus_log1p
+from gaussjax.linalg.excess import minus_log1p
 from gaussjax.linalg.ranges import quotient
 from gaussjax.linalg.triangular import logdet_of_diagonal
 
@@ -30,7 +30,7 @@ class Scaled(Covariance):
         return self.base.dim
 
     def color(self, noise: Float[Array, " d"], /) -> Float[Array, " d"]:
-        """F ⊙ C'ε."""
+        """f ⊙ C'ε."""
         return self.scale * self.base.color(noise)
 
     def whiten(self, vector: Float[Array, " d"], /) -> Float[Array, " d"]:

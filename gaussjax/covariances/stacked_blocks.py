@@ -31,7 +31,7 @@ class StackedBlocks(Covariance):
 
     @property
     def dim(self) -> int:
-        """N times the size of a block."""
+        """n times the size of a block."""
         return self._count * self.blocks.dim
 
     def color(self, noise: Float[Array, " d"], /) -> Float[Array, " d"]:
@@ -104,7 +104,7 @@ class StackedBlocks(Covariance):
 
     @property
     def noise_dim(self) -> int:
-        """N times a block's noise."""
+        """n times a block's noise."""
         return self._count * self.blocks.noise_dim
 
     def draw(self, noise: Float[Array, " n"], /) -> Float[Array, " d"]:

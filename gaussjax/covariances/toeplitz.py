@@ -17,7 +17,7 @@ from gaussjax.covariances.base import Covariance, Indices, dtype_of
 from gaussjax.covariances.cholesky import Cholesky
 from gaussjax.covariances.circulant import constant_diagonals
 from gaussjax.linalg import fourier, toeplitz
-from gaussjax.linalg.cholesky import cholesky
+from gaussjax.linalg.factor import cholesky
 
 
 @structure

@@ -7,7 +7,7 @@ a CPU, where the library was built with a C++ compiler: `kernels` lists them.
 
 from gaussjax.linalg import partitioned
 from gaussjax.linalg._kernels.native import kernels
-from gaussjax.linalg.cholesky import SafeCholesky, cholesky, safe_cholesky
+from gaussjax.linalg.factor import SafeCholesky, cholesky, safe_cholesky
 from gaussjax.linalg.products import lower_product
 from gaussjax.linalg.roots import factor_of_sum, symmetric_sqrt
 from gaussjax.linalg.triangular import logdet_lower, solve_lower, solve_lower_transpose

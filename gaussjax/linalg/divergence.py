@@ -19,6 +19,7 @@ from jaxtyping import Array, Float
 from gaussjax.linalg._kernels import limits, small
 from gaussjax.linalg._kernels.batch import kernel
 from gaussjax.linalg._kernels.limits import TILE
+from gaussjax.linalg.excess import minus_log1p
 from gaussjax.linalg.products import product_with_transpose
 from gaussjax.linalg.ranges import divided, quotient
 from gaussjax.linalg.roots import triangular_root
@@ -157,46 +158,3 @@ def _differences(a: Array, b: Array) -> tuple[Array, Array]:
     zero = (b == 0) & (a >= 0)
     a, b = jnp.where(zero, 1.0, a), jnp.where(zero, 1.0, jnp.where(b > 0, b, jnp.nan))
     return quotient(a - b, b), quotient(a, b)
-
-
-def excess_of_logdet(y: Float[Array, "r r"]) -> Float[Array, ""]:
-    """tr Y − log|I + Y| ≥ 0 for symmetric Y, to full accuracy also near zero. O(r³)
-
-    Elimination of I + Y with pivots 1 + pₖ: log|I + Y| = Σ log(1 + pₖ), and what a step takes off
-    the diagonal of Y is a sum of squares over the pivot, so nothing cancels.
-    """
-    if y.shape[0] == 0:
-        return jnp.zeros((), y.dtype)
-    positions = jnp.arange(y.shape[0])
-
-    def step(y: Array, k: Array) -> tuple[Array, Array]:
-        column = jnp.where(positions > k, y[k], 0.0)
-        p = y[k, k]
-        value = minus_log1p(p, 1 + p) + jnp.sum(jnp.square(column)) / (1 + p)
-        return y - jnp.outer(column, column) / (1 + p), value
-
-    return jnp.sum(jax.lax.scan(step, y, positions)[1])
-
-
-@jax.custom_jvp
-def minus_log1p(x: Array, ratio: Array) -> Array:
-    """X − log(1 + x) ≥ 0 to full relative accuracy, from x and from `ratio` = 1 + x.
-
-    Near −1 only the ratio has digits, near zero only x: there log(1 + x) = 2 artanh(s) with
-    s = x / (2 + x), and x − 2s = x s leaves x s − 2s³(1/3 + s²/5 + s⁴/7 + …).
-    """
-    near = (x > -1 / 3) & (x < 0.5)  # |s| ≤ 1/5
-    s = x / (2 + jnp.where(near, x, 0.0))
-    s = jnp.where(near, s, 0.0)
-    z = s * s
-    terms = 6 if x.dtype == jnp.float32 else 12
-    series = jnp.full_like(x, 1 / (2 * terms + 1))
-    for k in reversed(range(3, 2 * terms, 2)):
-        series = 1 / k + z * series
-    return jnp.where(near, x * s - 2 * s * z * series, x - jnp.log(ratio))
-
-
-@minus_log1p.defjvp
-def _(primals, tangents):
-    (x, ratio), (dx, _) = primals, tangents
-    return minus_log1p(x, ratio), x / ratio * dx  # 1 − 1/ratio would cancel

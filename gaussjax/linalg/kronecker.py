@@ -22,7 +22,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from gaussjax.linalg._kernels import lapack
-from gaussjax.linalg.cholesky import factorise
+from gaussjax.linalg.factor import factorise
 from gaussjax.linalg.products import dot, gram
 from gaussjax.linalg.triangular import logdet_of_diagonal, logdet_of_triangle
 

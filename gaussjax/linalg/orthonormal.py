@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from gaussjax.linalg._kernels.batch import kernel
 from gaussjax.linalg._kernels.limits import TILE
-from gaussjax.linalg.cholesky import half_triangle
+from gaussjax.linalg.factor import half_triangle
 from gaussjax.linalg.products import dot
 from gaussjax.linalg.triangular import solve
 

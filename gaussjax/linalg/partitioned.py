@@ -23,7 +23,7 @@ from jax import lax
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float
 
-from gaussjax import _checks
+from gaussjax import _errors
 from gaussjax._lift import lift
 from gaussjax.linalg.products import dot
 from gaussjax.linalg.shared_rows import (
@@ -56,7 +56,7 @@ def cholesky(matrix: Float[Array, "... d d"], *, axis: Axis) -> Float[Array, "..
     Source: Golub & Van Loan, Matrix Computations, §4.2 and §6.3; derivative: Murray,
     arXiv:1602.07527.
     """
-    _checks.square("matrix", matrix)
+    _errors.square("matrix", matrix)
     return factorise(matrix, axis)
 
 
@@ -105,11 +105,11 @@ def is_symmetric(matrix: Float[Array, "... d d"], *, axis: Axis) -> Bool[Array, 
 
 
 def _solve_of_any_rank(lower: Any, rhs: Any, *, axis: Axis, transpose: bool) -> Array:
-    lower, rhs = _checks.real_arrays(lower=lower, rhs=rhs)
-    _checks.square("lower", lower)
-    _checks.rank_at_least("rhs", rhs, 1)
+    lower, rhs = _errors.real_arrays(lower=lower, rhs=rhs)
+    _errors.square("lower", lower)
+    _errors.rank_at_least("rhs", rhs, 1)
     as_matrix = rhs.shape if rhs.ndim > 1 else (*rhs.shape, 1)
-    _checks.same_rows("rhs", as_matrix, lower.shape[-1], "lower")
+    _errors.same_rows("rhs", as_matrix, lower.shape[-1], "lower")
     solver = _solve_vector if rhs.ndim == 1 else _solve_matrix
     return solver(lower, rhs, axis=axis, transpose=transpose)
 

@@ -12,7 +12,7 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
-from gaussjax import _checks
+from gaussjax import _errors
 from gaussjax._lift import lift
 
 WHOLE = 128  # largest triangle that meets another as a whole: for smaller ones zeros cost less
@@ -96,9 +96,9 @@ def lower_product(
     Array([[2., 0.],
            [2., 3.]], dtype=float32)
     """
-    _checks.square("a", a)
-    _checks.square("b", b)
-    _checks.same_dim("b", b.shape[-1], b.shape, a.shape[-1], "a")
+    _errors.square("a", a)
+    _errors.square("b", b)
+    _errors.same_dim("b", b.shape[-1], b.shape, a.shape[-1], "a")
     return jnp.tril(dot(jnp.tril(a), jnp.tril(b)))
 
 

@@ -5,12 +5,12 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from gaussjax import _checks
+from gaussjax import _errors
 from gaussjax._lift import lift
 from gaussjax.linalg._kernels import lapack, small
 from gaussjax.linalg._kernels.batch import kernel
 from gaussjax.linalg._kernels.limits import TILE
-from gaussjax.linalg.cholesky import half_triangle
+from gaussjax.linalg.factor import half_triangle
 from gaussjax.linalg.products import dot, gram, with_transpose
 from gaussjax.linalg.triangular import solve, without_zero_pivots
 
@@ -32,7 +32,7 @@ def symmetric_sqrt(matrix: Float[Array, "... d d"]) -> Float[Array, "... d d"]:
     Array([[2., 0.],
            [0., 3.]], dtype=float32)
     """
-    _checks.square("matrix", matrix)
+    _errors.square("matrix", matrix)
     return symmetric_root(0.5 * (matrix + matrix.T))
 
 

@@ -6,7 +6,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float
 
 from gaussjax.linalg._kernels.batch import kernel
-from gaussjax.linalg.cholesky import factorise
+from gaussjax.linalg.factor import factorise
 from gaussjax.linalg.products import dot
 from gaussjax.linalg.roots import change_of_root, triangular_root
 from gaussjax.linalg.triangular import inv_quad_lower, logdet_of_triangle, solve

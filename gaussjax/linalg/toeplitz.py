@@ -20,7 +20,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from gaussjax.linalg import fourier
-from gaussjax.linalg.divergence import minus_log1p
+from gaussjax.linalg.excess import minus_log1p
 from gaussjax.linalg.products import dot
 
 

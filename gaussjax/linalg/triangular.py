@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from gaussjax import _checks
+from gaussjax import _errors
 from gaussjax._lift import lift
 from gaussjax.linalg._kernels import lapack, limits, small
 from gaussjax.linalg._kernels.batch import kernel
@@ -63,7 +63,7 @@ def logdet_lower(lower: Float[Array, "... d d"]) -> Float[Array, "..."]:
     >>> logdet_lower([[1.0, 0.0], [5.0, 1.0]])
     Array(0., dtype=float32)
     """
-    _checks.square("lower", lower)
+    _errors.square("lower", lower)
     return logdet_of_triangle(lower)
 
 
@@ -96,9 +96,9 @@ def logdet_of_diagonal(diagonal: Float[Array, " d"]) -> Float[Array, ""]:
 
 
 def _solve_of_any_rank(lower: Array, rhs: Array, *, transpose: bool) -> Array:
-    lower, rhs = _checks.real_arrays(lower=lower, rhs=rhs)
-    _checks.square("lower", lower)
-    _checks.rank_at_least("rhs", rhs, 1)
+    lower, rhs = _errors.real_arrays(lower=lower, rhs=rhs)
+    _errors.square("lower", lower)
+    _errors.rank_at_least("rhs", rhs, 1)
     rows = rhs.shape[-min(rhs.ndim, 2)]
     if rows != lower.shape[-1]:
         raise ValueError(f"rhs must have {lower.shape[-1]} rows like lower, got shape {rhs.shape}.")

@@ -15,10 +15,10 @@ from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int
 
-from gaussjax import _checks
+from gaussjax import _errors
 from gaussjax._lift import lift
 from gaussjax._struct import exported
-from gaussjax.linalg.cholesky import factorise
+from gaussjax.linalg.factor import factorise
 from gaussjax.linalg.products import dot, gram
 from gaussjax.linalg.roots import triangular_root
 from gaussjax.linalg.triangular import solve
@@ -113,7 +113,7 @@ def append(
            [1., 1.]], dtype=float32)
     """
     _same_rows("cross", cross, lower)
-    _checks.square("corner", corner)
+    _errors.square("corner", corner)
     k = cross.shape[1]
     if corner.shape[0] != k:
         raise ValueError(f"corner must have {k} rows like cross columns, got shape {corner.shape}.")
@@ -139,8 +139,8 @@ def delete(lower: ArrayLike, indices: int | Sequence[int]) -> Float[Array, "... 
     >>> delete([[1.0, 0.0], [3.0, 4.0]], 0)
     Array([[5.]], dtype=float32)
     """
-    lower = _checks.real_array("lower", lower)
-    _checks.square("lower", lower)
+    lower = _errors.real_array("lower", lower)
+    _errors.square("lower", lower)
     return _delete(lower, gone=tuple(_positions(indices, lower.shape[-1])))
 
 
@@ -191,7 +191,7 @@ def _positions(indices: int | Sequence[int], d: int) -> list[int]:
 
 
 def _same_rows(name: str, matrix: Array, lower: Array) -> None:
-    _checks.square("lower", lower)
+    _errors.square("lower", lower)
     rows = lower.shape[0]
     if matrix.shape[0] != rows:
         raise ValueError(f"{name} must have {rows} rows like lower, got shape {matrix.shape}.")

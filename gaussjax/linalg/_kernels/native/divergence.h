@@ -9,7 +9,7 @@
 
 namespace gaussjax::GAUSSJAX_LEVEL {
 
-// x − log(1 + x) from x and from ratio = 1 + x, as `minus_log1p` in divergence.py.
+// x − log(1 + x) from x and from ratio = 1 + x, as `minus_log1p` in excess.py.
 template <class T>
 Vector<T> excess(Vector<T> x, Vector<T> ratio) {
   using V = Vector<T>;

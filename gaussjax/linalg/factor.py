@@ -10,7 +10,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from gaussjax import _checks
+from gaussjax import _errors
 from gaussjax._lift import lift
 from gaussjax._struct import exported
 from gaussjax.linalg._kernels import lapack, small
@@ -37,7 +37,7 @@ def cholesky(matrix: Float[Array, "... d d"]) -> Float[Array, "... d d"]:
     Array([[2., 0.],
            [1., 1.]], dtype=float32)
     """
-    _checks.square("matrix", matrix)
+    _errors.square("matrix", matrix)
     return factorise(matrix)
 
 
@@ -74,7 +74,7 @@ def safe_cholesky(
     >>> safe_cholesky([[1.0, 1.0], [1.0, 1.0]], jitter=(1e-6, 1e-2)).status
     Array(1, dtype=int32)
     """
-    levels = tuple(np.atleast_1d(_checks.numbers("jitter", jitter)).tolist())
+    levels = tuple(np.atleast_1d(_errors.numbers("jitter", jitter)).tolist())
     if not all(level > 0 for level in levels):
         raise ValueError(f"jitter must be positive, got {levels}.")
     with jax.debug_nans(False):  # a failure has its status
@@ -85,7 +85,7 @@ def safe_cholesky(
 def _safe(
     matrix: Float[Array, "... d d"], *, levels: tuple[float, ...]
 ) -> tuple[Array, Array, Array]:
-    _checks.square("matrix", matrix)
+    _errors.square("matrix", matrix)
     diagonal = jnp.diag(jnp.diagonal(matrix))
     fixed = jax.lax.stop_gradient(matrix)
     used = jnp.zeros((), matrix.dtype)

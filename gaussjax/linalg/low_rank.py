@@ -25,7 +25,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from gaussjax.linalg._kernels.devices import over_batches, split_over_devices
-from gaussjax.linalg.divergence import excess_of_logdet, minus_log1p
+from gaussjax.linalg.excess import excess_of_logdet, minus_log1p
 from gaussjax.linalg.orthonormal import orthonormal_rows
 from gaussjax.linalg.products import dot
 from gaussjax.linalg.roots import triangular_root
