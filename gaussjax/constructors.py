@@ -7,7 +7,7 @@ for all coordinates. Values are checked where they are known (a bad one is a Val
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -34,6 +34,8 @@ from gaussjax.covariances import (
 )
 from gaussjax.gaussian import Gaussian
 from gaussjax.linalg import banded, cholesky, fourier, partitioned, semidefinite
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 def standard(dim: int, dtype: DTypeLike | None = None) -> Gaussian:
@@ -473,12 +475,25 @@ def _diagonal(scale: Array, size: int) -> Covariance:
 
 def _not_negative(name: str, values: Array, rank: int | None = None) -> Array:
     """Scales or variances; an event with one that is negative or not finite is NaN."""
-    valid, values = _judged_scales(values, min(values.ndim, 1) if rank is None else rank)
+    rank = min(values.ndim, 1) if rank is None else rank
+    valid, values = _judged_scales(values, rank=rank)
     _errors.all_true(f"{name} must be finite and not negative", valid)
     return values
 
 
-@functools.partial(compiled_once, static="rank")
+def _judging(function: F, *, static: tuple[str, ...] = ()) -> F:
+    """Compiled once; a NaN for what is wrong has its sentence, under `jax_debug_nans` too."""
+    compiled = compiled_once(function, static=static)
+
+    @functools.wraps(function)
+    def judged(*args: Any, **kwargs: Any) -> Any:
+        with jax.debug_nans(False):
+            return compiled(*args, **kwargs)
+
+    return cast(F, judged)
+
+
+@functools.partial(_judging, static=("rank",))
 def _judged_scales(values: Array, rank: int) -> tuple[Array, Array]:
     """Whether they are finite and not negative, and what is; the others are NaN."""
     valid = (values >= 0) & jnp.isfinite(values)
@@ -486,7 +501,7 @@ def _judged_scales(values: Array, rank: int) -> tuple[Array, Array]:
     return valid, _nan_unless(valid, values, rank)
 
 
-@compiled_once
+@_judging
 def _judged_triangle(matrix: Array) -> tuple[Array, Array, Array]:
     """Whether it is no symmetric matrix, and whether its lower triangle is a factor; that, or NaN.
 
@@ -529,7 +544,7 @@ def _symmetric_factor(
         _errors.all_true("matrix must be finite", finite)
         _errors.all_true("matrix must be symmetric", symmetric)
         factor = factorise(matrix)
-        _errors.all_true(problem, _has_no_nan(factor), cure)
+    _errors.all_true(problem, _has_no_nan(factor), cure)
     return factor
 
 
@@ -540,12 +555,12 @@ def _judge(is_symmetric: Callable[[Array], Array], matrix: Array) -> tuple[Array
     return finite, symmetric, _nan_unless(symmetric, matrix, 2)
 
 
-@compiled_once
+@_judging
 def _judged(matrix: Array) -> tuple[Array, Array, Array]:
     return _judge(_is_symmetric, matrix)
 
 
-@compiled_once
+@_judging
 def _has_no_nan(matrix: Array) -> Array:
     return ~jnp.any(jnp.isnan(matrix), (-2, -1))
 

@@ -41,6 +41,7 @@ class Elimination(NamedTuple):
     rows: Float[Array, "r d"]  # G = L⁻¹Vᵀ
     inverse: Float[Array, "r r"]  # N = L⁻¹
     last: Int[Array, " k"]
+    is_last: Bool[Array, " d"]
     last_scale: Float[Array, " k"]
     coupling: Float[Array, "k r"]  # W Nᵀ in the last rows
     corner: Float[Array, "k k"]  # root of the last rows' covariance given the others
@@ -80,9 +81,11 @@ def _eliminate(scale: Array, factor: Array, order: Array) -> Elimination:
     last = _largest(min(d, r))(jax.lax.stop_gradient(-jnp.where(scale > 0, order, -jnp.inf)))
     valid = jnp.all((scale >= 0) & jnp.isfinite(scale)) & jnp.all(jnp.isfinite(factor))
     scale = jnp.where(valid, scale, jnp.nan)
-    beyond = (scale == 0).at[last].set(False)
-    safe = jnp.where(beyond, 1.0, scale).at[last].set(1.0)
-    ratio = jnp.where(beyond[:, None], 0.0, factor / safe[:, None]).at[last].set(0.0)
+    is_last = jnp.zeros_like(scale, bool).at[last].set(True)
+    beyond = (scale == 0) & ~is_last
+    is_first = ~(is_last | beyond)
+    safe = jnp.where(is_first, scale, 1.0)
+    ratio = jnp.where(is_first[:, None], factor / safe[:, None], 0.0)
     root, rows, inverse = _stacked(ratio)
     coupling = dot(factor[last], inverse.T)
     corner = triangular_root(jnp.concatenate([jnp.diag(scale[last]), coupling], axis=1))
@@ -90,7 +93,7 @@ def _eliminate(scale: Array, factor: Array, order: Array) -> Elimination:
     if d > r:  # one more row with s = 0 than columns, and Σ has another root
         corner = jnp.where(jnp.any(beyond), coupling, corner)
     return Elimination(
-        safe, factor, root, rows, inverse, last, scale[last], coupling, corner,
+        safe, factor, root, rows, inverse, last, is_last, scale[last], coupling, corner,
         beyond, dependent | jnp.any(beyond),
     )  # fmt: skip
 
@@ -182,7 +185,7 @@ def trace_solve(
     u = (-reach / e.scale[None]).at[:, e.last].set(corner)
     az, au = jax.vmap(times)(g / e.scale[None]) / e.scale[None], jax.vmap(times)(u)
     core = dot(g, az.T)
-    first = (variance / jnp.square(e.scale)).at[e.last].set(0.0)
+    first = jnp.where(e.is_last, 0.0, variance / jnp.square(e.scale))
     residual = first + jnp.sum(g * (dot(core, g) - 2 * az), axis=0)
     return jnp.sum(residual) + jnp.sum(dot(core, e.inverse) * e.inverse) + jnp.sum(u * au)
 
@@ -204,7 +207,7 @@ def latent_posterior(
 
 def _eliminated(e: Elimination, vector: Array) -> tuple[Array, Array, Array]:
     """v / s and G v/s of the rows eliminated first, and the whitened last rows."""
-    scaled = _placed(vector / e.scale, e.last, 0.0)
+    scaled = jnp.where(e.is_last, 0.0, vector / e.scale)
     whitened = dot(e.rows, scaled)
     corner = solve(e.corner, vector[e.last] - dot(e.coupling, whitened))
     return scaled, whitened, corner
@@ -218,7 +221,7 @@ def _regular(e: Elimination) -> Elimination:
     return e._replace(scale=scale, last_scale=last_scale, corner=corner)
 
 
-def _placed(vector: Array, rows: Array, values: Array | float) -> Array:
+def _placed(vector: Array, rows: Array, values: Array) -> Array:
     return vector.at[rows].set(values, unique_indices=True)  # so that it has a transpose
 
 

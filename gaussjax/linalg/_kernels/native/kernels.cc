@@ -29,6 +29,7 @@ constexpr Kernel kernels[kernel_count] = {
     {"inv_quad", 2, 1, {2, 1, 0}, triangles<0>, GAUSSJAX_BOTH(inv_quad)},
     {"triangular_root", 1, 1, {2, 2}, triangle_and_rows, GAUSSJAX_BOTH(triangular_root)},
     {"rank_revealing_root", 1, 1, {2, 2}, triangle_and_rows, GAUSSJAX_BOTH(rank_revealing_root)},
+    {"orthonormal_rows", 1, 2, {2, 2, 2}, triangle_and_rows, GAUSSJAX_BOTH(orthonormal_rows)},
     {"root_of_sum", 2, 1, {2, 2, 2}, sum_scratch, GAUSSJAX_BOTH(root_of_sum)},
     {"reordered_root", 1, 1, {2, 2}, triangle_and_rows, GAUSSJAX_BOTH(reordered_root)},
     {"root_cotangent", 3, 1, {2, 2, 2, 2}, root_cotangent_scratch, GAUSSJAX_BOTH(root_cotangent)},

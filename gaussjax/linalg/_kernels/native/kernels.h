@@ -32,6 +32,6 @@ struct Kernel {
   Function float32, float64;
 };
 
-constexpr int kernel_count = 20;
+constexpr int kernel_count = 21;
 
 }  // namespace gaussjax

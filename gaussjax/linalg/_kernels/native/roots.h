@@ -161,6 +161,32 @@ void rank_revealing_root(const Call& call, int64_t first, int64_t last, void* sc
   store_lower(Target<T>(call.out[0], first, last), l, d);
 }
 
+// L and Q of F = L Q: each row less what those before it have of it, twice, in a unit of its own.
+template <class T>
+void orthonormal_rows(const Call& call, int64_t first, int64_t last, void* scratch) {
+  using V = Vector<T>;
+  int64_t d = call.in[0].rows, k = call.in[0].columns;
+  V *l = static_cast<V*>(scratch), *f = l + triangle(d), *units = f + d * k;
+  Source<T>(call.in[0], first, last).load(f, 0, d * k);
+  in_units<T>(f, units, d, k, k);
+  for (int64_t i = 0; i < d; ++i) {
+    V* own = f + i * k;
+    for (int64_t j = 0; j < i; ++j) row(l, i)[j] = V{};
+    for (int pass = 0; pass < 2; ++pass)
+      for (int64_t j = 0; j < i; ++j) {
+        const V* other = f + j * k;
+        V x = dot_product(own, other, k);
+        for (int64_t c = 0; c < k; ++c) own[c] -= x * other[c];
+        row(l, i)[j] += x * units[i];
+      }
+    V norm = root<T>(sum_of_squares(own, k));
+    for (int64_t c = 0; c < k; ++c) own[c] /= norm;
+    row(l, i)[i] = norm * units[i];
+  }
+  store_lower(Target<T>(call.out[0], first, last), l, d);
+  Target<T>(call.out[1], first, last).store(f, 0, d * k);
+}
+
 inline int64_t sum_scratch(const Operand* in) { return triangle_and_rows(in + 1); }
 
 // The same from the second operand: the first, F Fᵀ itself, is for those whom a factor costs more.
