@@ -8,6 +8,8 @@ OLDEST := 3.11
 ON_OLDEST := tests/test_around.py tests/test_batches.py tests/test_errors.py tests/test_programs.py gaussjax
 # What native kernels compute.
 WITHOUT_KERNELS := tests/test_conformance.py tests/test_linalg.py tests/test_divergences.py tests/test_observations.py tests/test_updates.py
+BUILD := gaussjax/linalg/_kernels/native/build.py
+KERNELS = $(wildcard gaussjax/linalg/_kernels/native/*.cc gaussjax/linalg/_kernels/native/*.h)
 version = $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 
 ifdef PYTHON
@@ -20,7 +22,7 @@ READY := $(VENV)/.ready
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-oldest test-plain lint types format bench
+.PHONY: help train test test-oldest test-plain sanitize lint types format bench
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,18 +45,28 @@ test-oldest: ## Run a part of the tests on the oldest Python and JAX, if there i
 test-plain: $(READY) ## Run what depends on the kernels without the native ones
 	GAUSSJAX_NATIVE=0 $(BIN)/python -m pytest -n 2 --dist loadgroup $(WITHOUT_KERNELS) $(ARGS)
 
+sanitize: $(READY) ## Run the native kernels under the address and undefined-behaviour sanitizers
+	$(BIN)/python $(BUILD) -fsanitize=address,undefined -fno-sanitize-recover=all -g
+	@LD_PRELOAD="$$(c++ -print-file-name=libasan.so) $$(c++ -print-file-name=libstdc++.so)" \
+	    ASAN_OPTIONS=detect_leaks=0 \
+	    $(BIN)/python -m pytest -n 0 tests/test_native.py $(ARGS); status=$$?; \
+	$(BIN)/python $(BUILD); exit $$status
+
 lint: $(READY) ## Check style, formatting and the layers' import contract
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/clang-format --dry-run -Werror $(KERNELS)
 	$(BIN)/lint-imports
 
 types: $(READY) ## Check types, and that every public name has one
 	$(BIN)/pyright --pythonpath $(BIN)/python
-	PATH="$(CURDIR)/$(BIN):$$PATH" pyright --verifytypes gaussjax --ignoreexternal
+	PATH="$(CURDIR)/$(BIN):$$PATH" pyright --verifytypes gaussjax --ignoreexternal --outputjson \
+	    | $(BIN)/python .ci/typed.py
 
 format: $(READY) ## Fix what can be fixed, and format
 	$(BIN)/ruff check --fix-only
 	$(BIN)/ruff format
+	$(BIN)/clang-format -i $(KERNELS)
 
 bench: $(READY) ## Compare speed with other libraries: tables and figures in benchmarks/results/
 	$(BIN)/python -m benchmarks speed $(ARGS)

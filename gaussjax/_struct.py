@@ -209,6 +209,11 @@ def _made(cls: type[T], values: Iterable[tuple[str, Any]]) -> T:
     return tree
 
 
+def replaced(tree: T, **values: Any) -> T:
+    """The same structure with other values of some fields, which are not aligned."""
+    return _made(type(tree), {**vars(tree), **values}.items())
+
+
 # Printing and export -----------------------------------------------------------------------------
 
 

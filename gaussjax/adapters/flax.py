@@ -1,0 +1,60 @@
+"""flax: `flax.serialization` of Gaussians and structures, once this module is imported.
+
+`to_bytes`, `from_bytes`, `to_state_dict` and `from_state_dict` take a Gaussian anywhere in a tree:
+parameters, a `TrainState`, the state of an optimiser. Static fields come from the target. As flax
+wants a dictionary there, a `TrainState` takes `params={"g": g}`, not a bare Gaussian.
+
+>>> import gaussjax as gj
+>>> g = gj.from_scale([1.0, 2.0], [3.0, 4.0])
+>>> serialization.from_bytes(gj.from_scale([0.0, 0.0], [1.0, 1.0]), serialization.to_bytes(g)).cov
+Diagonal(scale=array([3., 4.], dtype=float32))
+"""
+
+import dataclasses
+from typing import Any
+
+from gaussjax import covariances
+from gaussjax._struct import replaced
+from gaussjax.adapters._extras import missing
+from gaussjax.gaussian import Gaussian
+
+try:
+    from flax import serialization
+except ImportError as _error:
+    raise missing("flax", _error) from _error
+
+
+def register(cls: type) -> type:
+    """Lets `flax.serialization` take a structure of your own. A decorator; those of gaussjax are.
+
+    Raises:
+        ValueError: it is registered already.
+    """
+    serialization.register_serialization_state(cls, _to_state_dict, _from_state_dict)
+    return cls
+
+
+def _to_state_dict(tree: Any) -> dict[str, Any]:
+    return {name: serialization.to_state_dict(getattr(tree, name)) for name in _names(tree)}
+
+
+def _from_state_dict(target: Any, state: dict[str, Any]) -> Any:
+    if set(state) != set(_names(target)):
+        raise ValueError(
+            f"The state of a {type(target).__name__} must have the fields "
+            f"{', '.join(_names(target))}, got {', '.join(sorted(state))}."
+        )
+    values = {
+        name: serialization.from_state_dict(getattr(target, name), state[name], name=name)
+        for name in _names(target)
+    }
+    return replaced(target, **values)
+
+
+def _names(tree: Any) -> list[str]:
+    return [f.name for f in dataclasses.fields(tree) if not f.metadata.get("static")]
+
+
+for _class in (Gaussian, *(getattr(covariances, name) for name in covariances.__all__)):
+    if isinstance(_class, type) and dataclasses.is_dataclass(_class):
+        register(_class)

@@ -1,0 +1,261 @@
+"""A Gaussian as a distribution of NumPyro, and NumPyro's normals as Gaussians.
+
+>>> from_numpyro(dist.Normal(jnp.zeros(3), 2.0).to_event(1)).cov
+Diagonal(scale=Array([2., 2., 2.], dtype=float32))
+"""
+
+import functools
+from typing import Any
+
+import jax.numpy as jnp
+import numpyro.distributions as dist
+from jaxtyping import Array
+from numpyro.distributions import constraints
+from numpyro.distributions.batch_util import promote_batch_shape
+from numpyro.distributions.util import validate_sample
+
+from gaussjax import batches, constructors, divergences
+from gaussjax import gaussian as gs
+from gaussjax._lift import structure_argument
+from gaussjax.covariances import Cholesky, Diagonal, Kronecker, LowRank, Root
+from gaussjax.gaussian import Gaussian
+from gaussjax.linalg.products import dot
+
+
+class GaussianDistribution(dist.Distribution):
+    """A Gaussian as a distribution of NumPyro: for `numpyro.sample`, plates, inference, mixtures.
+
+    All that it is made of is reparameterised. Its batch shape is that of the Gaussian, also where
+    `vmap` has taken an axis off.
+    """
+
+    arg_constraints: dict[str, Any] = {  # noqa: RUF012 (as NumPyro declares it)
+        "gaussian": constraints.dependent(is_discrete=False, event_dim=1)
+    }
+    reparametrized_params: list[str] = ["gaussian"]  # noqa: RUF012 (as NumPyro declares it)
+    pytree_data_fields: tuple[str, ...] = ("gaussian",)
+
+    def __init__(self, gaussian: Gaussian, *, validate_args: bool | None = None) -> None:
+        self.gaussian = gaussian
+        super().__init__(gaussian.batch_shape, (gaussian.dim,), validate_args=validate_args)
+
+    @property
+    def support(self) -> Any:
+        """All real vectors."""
+        return constraints.real_vector
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        """That of the Gaussian."""
+        return self.gaussian.batch_shape
+
+    def sample(self, key: Array | None, sample_shape: tuple[int, ...] = ()) -> Array:
+        """As `gaussjax.sample`."""
+        return gs.sample(key, self.gaussian, sample_shape)  # type: ignore[arg-type]  # checked there
+
+    @validate_sample
+    def log_prob(self, value: Any, intermediates: list[Any] | None = None) -> Array:
+        """As `gaussjax.log_prob`."""
+        return gs.log_prob(self.gaussian, value)
+
+    def entropy(self) -> Array:
+        """As `gaussjax.entropy`."""
+        return jnp.broadcast_to(gs.entropy(self.gaussian), self.batch_shape)
+
+    @property
+    def mean(self) -> Array:
+        """The mean of each Gaussian of the batch."""
+        return self._of_events(gs.mean(self.gaussian))
+
+    @property
+    def mode(self) -> Array:
+        """The mean."""
+        return self.mean
+
+    @property
+    def variance(self) -> Array:
+        """The diagonal of each covariance."""
+        return self._of_events(gs.variance(self.gaussian))
+
+    @property
+    def covariance_matrix(self) -> Array:
+        """Σ as a matrix. O(d³)"""
+        return gs.covariance(self.gaussian)
+
+    @property
+    def precision_matrix(self) -> Array:
+        """Σ⁻¹ as a matrix. O(d³)"""
+        return gs.precision(self.gaussian)
+
+    def _of_events(self, vectors: Array) -> Array:
+        return jnp.broadcast_to(vectors, (*self.batch_shape, self.gaussian.dim))
+
+
+def to_numpyro(g: Gaussian) -> GaussianDistribution:
+    """A Gaussian as a distribution of NumPyro, with its batch shape. O(1)
+
+    KL divergences between these, and between one of these and a normal of NumPyro, are gaussjax's.
+
+    Raises:
+        TypeError: `g` is no Gaussian.
+
+    >>> import gaussjax as gj
+    >>> to_numpyro(gj.standard(2)).log_prob(jnp.zeros(2)).round(3)
+    Array(-1.838, dtype=float32)
+    """
+    return GaussianDistribution(structure_argument("g", g, Gaussian))
+
+
+def _promoted(distribution: Any) -> Any:
+    return to_numpyro(distribution.gaussian)
+
+
+promote_batch_shape.register(GaussianDistribution, _promoted)
+
+
+# From NumPyro ------------------------------------------------------------------------------------
+
+
+@functools.singledispatch
+def from_numpyro(distribution: Any) -> Gaussian:
+    """A normal distribution of NumPyro as a Gaussian, in the structure that it has. O(1), mostly
+
+    Normal (in one dimension), independent and expanded ones, `MultivariateNormal`,
+    `LowRankMultivariateNormal`, `CirculantNormal`, `MatrixNormal` (its event is the matrix row by
+    row, a Kronecker product), `GaussianRandomWalk` (a banded precision), `GaussianStateSpace`,
+    `ZeroSumNormal` (singular) and `CAR`.
+
+    Raises:
+        TypeError: it is no normal distribution, or one that is masked.
+        ValueError: it has an event of more than one axis that is no `MatrixNormal`.
+
+    >>> type(from_numpyro(dist.GaussianRandomWalk(2.0, num_steps=3)).cov).__name__
+    'BandedPrecision'
+    """
+    name = type(distribution).__name__
+    raise TypeError(f"distribution must be a normal distribution of NumPyro, got {name}.")
+
+
+@from_numpyro.register(GaussianDistribution)
+def _(distribution: Any) -> Gaussian:
+    return distribution.gaussian
+
+
+@from_numpyro.register(dist.Normal)
+def _(distribution: Any) -> Gaussian:
+    loc, scale = _whole(distribution, distribution.loc), _whole(distribution, distribution.scale)
+    return Gaussian(loc[..., None], Diagonal(scale[..., None]))
+
+
+@from_numpyro.register(dist.Independent)
+def _(distribution: Any) -> Gaussian:
+    base = distribution.base_dist
+    while isinstance(base, dist.Independent | dist.ExpandedDistribution):
+        base = base.base_dist
+    if not isinstance(base, dist.Normal):
+        raise TypeError(
+            f"distribution must be independent Normals, got independent {type(base).__name__}s."
+        )
+    if len(distribution.event_shape) != 1:
+        raise ValueError(
+            f"distribution must have one event axis, got event shape {distribution.event_shape}."
+        )
+    loc, scale = _whole(distribution, base.loc), _whole(distribution, base.scale)
+    return Gaussian(loc, Diagonal(scale))
+
+
+@from_numpyro.register(dist.ExpandedDistribution)
+def _(distribution: Any) -> Gaussian:
+    g = from_numpyro(distribution.base_dist)
+    return batches.broadcast_to(g, distribution.batch_shape)
+
+
+@from_numpyro.register(dist.MultivariateNormal)
+def _(distribution: Any) -> Gaussian:
+    return Gaussian(distribution.loc, Cholesky(distribution.scale_tril))
+
+
+@from_numpyro.register(dist.LowRankMultivariateNormal)
+def _(distribution: Any) -> Gaussian:
+    scale = jnp.sqrt(distribution.cov_diag)
+    return Gaussian(distribution.loc, LowRank(scale, distribution.cov_factor))
+
+
+@from_numpyro.register(dist.CirculantNormal)
+def _(distribution: Any) -> Gaussian:
+    return constructors.from_circulant(distribution.loc, distribution.covariance_row)
+
+
+@from_numpyro.register(dist.MatrixNormal)
+def _(distribution: Any) -> Gaussian:
+    parts = distribution.scale_tril_row, distribution.scale_tril_column
+    mean = distribution.loc.reshape(*distribution.loc.shape[:-2], -1)
+    return Gaussian(mean, Kronecker(tuple(map(Cholesky, parts))))
+
+
+@from_numpyro.register(dist.GaussianRandomWalk)
+def _(distribution: Any) -> Gaussian:
+    steps = distribution.num_steps
+    unit = jnp.stack([jnp.full(steps, 2.0).at[-1].set(1.0), jnp.full(steps, -1.0)])
+    precision = 1 / jnp.square(jnp.asarray(distribution.scale))
+    diagonals = jnp.multiply.outer(precision, unit)
+    return constructors.from_banded_precision(jnp.zeros(steps), diagonals)
+
+
+@from_numpyro.register(dist.GaussianStateSpace)
+def _(distribution: Any) -> Gaussian:
+    """Of all states, step after step: z at t is A z at t − 1 and noise. O(steps² d³)"""
+    matrix, noise = distribution.transition_matrix, distribution.scale_tril
+    steps, size = distribution.num_steps, matrix.shape[-1]
+    powers = [jnp.eye(size, dtype=noise.dtype)]
+    for _ in range(steps):
+        powers.append(dot(matrix, powers[-1]))
+    start = distribution._initial_value
+    start = jnp.zeros(size) if start is None else start
+    mean = jnp.concatenate([dot(power, start[..., None])[..., 0] for power in powers[1:]], -1)
+    zero = jnp.zeros_like(noise)
+    rows = [
+        jnp.concatenate([dot(powers[t - k], noise) if k <= t else zero for k in range(steps)], -1)
+        for t in range(steps)
+    ]
+    return Gaussian(mean, Root(jnp.concatenate(rows, -2)))
+
+
+@from_numpyro.register(dist.ZeroSumNormal)
+def _(distribution: Any) -> Gaussian:
+    if len(distribution.event_shape) != 1:
+        raise ValueError(
+            f"distribution must have one event axis, got event shape {distribution.event_shape}."
+        )
+    (size,) = distribution.event_shape
+    scale = jnp.broadcast_to(jnp.asarray(distribution.scale), distribution.batch_shape)
+    factor = jnp.multiply.outer(scale, jnp.eye(size) - 1 / size)
+    return Gaussian(jnp.zeros(size), Root(factor))
+
+
+@from_numpyro.register(dist.CAR)
+def _(distribution: Any) -> Gaussian:
+    return constructors.from_precision(distribution.loc, distribution.precision_matrix)
+
+
+def _whole(distribution: Any, parameter: Any) -> Array:
+    return jnp.broadcast_to(jnp.asarray(parameter), distribution.shape())
+
+
+# Divergences -------------------------------------------------------------------------------------
+
+
+def _kl_divergence(p: Any, q: Any) -> Array:
+    return divergences.kl_divergence(from_numpyro(p), from_numpyro(q))
+
+
+_rules: Any = dist.kl_divergence  # a dispatcher
+_rules.add((GaussianDistribution, GaussianDistribution), _kl_divergence)
+for _normal in (
+    dist.MultivariateNormal,
+    dist.LowRankMultivariateNormal,
+    dist.CirculantNormal,
+    dist.Independent,
+):
+    _rules.add((GaussianDistribution, _normal), _kl_divergence)
+    _rules.add((_normal, GaussianDistribution), _kl_divergence)
