@@ -203,8 +203,19 @@ def save(name: str, data: dict[str, Any]) -> None:
     """JSON, whole or not at all."""
     path, partial = path_of(name, "json"), path_of(name, "json.partial")
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial.write_text(json.dumps(data, indent=1) + "\n")
+    partial.write_text(compact(data) + "\n")
     partial.replace(path)
+
+
+def compact(data: dict[str, Any]) -> str:
+    """JSON with a line for each entry, and for each item of a list."""
+    lines = []
+    for key, value in data.items():
+        text = json.dumps(value)
+        if isinstance(value, list) and value:
+            text = "[\n" + ",\n".join(json.dumps(x) for x in value) + "\n]"
+        lines.append(f"{json.dumps(key)}: {text}")
+    return "{\n" + ",\n".join(lines) + "\n}"
 
 
 def load(name: str) -> dict[str, Any]:

@@ -150,6 +150,32 @@ def test_a_kernel_computes_what_jax_does(name, dtype):
             assert_near(jax.jit(jax.vmap(kernel))(*arrays), want, dtype, 30 * (d + 1))
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("d", "size"), [(20, 3), (40, 1), (300, 9)])
+@pytest.mark.parametrize("name", ["inv_quad", "solutions"])
+def test_few_matrices_and_large_ones_go_one_by_one(name, d, size, dtype):
+    with jax.enable_x64(dtype == "float64"):
+        kernel, arrays = KERNELS[name][0](d), arguments(name, d, dtype, size)
+        with jax.enable_x64(True):
+            want = plain(kernel, *(x.astype("float64") for x in arrays))
+        mapped = jax.jit(jax.vmap(kernel))
+        assert f"gaussjax.{name}" in mapped.lower(*arrays).as_text()
+        assert_near(mapped(*arrays), want, dtype, 30 * (d + 1))
+        alone = jax.jit(kernel)
+        assert f"gaussjax.{name}" in alone.lower(*(x[0] for x in arrays)).as_text()
+        got = [x[None] for x in jax.tree.leaves(alone(*(x[0] for x in arrays)))]
+        assert_near(got, [x[:1] for x in want], dtype, 30 * (d + 1))
+
+
+def test_one_singular_matrix_has_the_distance_that_it_has_among_others():
+    lower = np.diag(np.array([2.0, 0.0, 1.0] * 8, np.float32))
+    on, off = np.ones(24, np.float32), np.ones(24, np.float32)
+    on[1::3] = 0
+    for vector, want in ((on, 8 / 4 + 8), (off, np.inf), (np.full(24, np.nan), np.nan)):
+        alone = triangular._length(jnp.asarray(lower), jnp.asarray(vector, jnp.float32))
+        np.testing.assert_allclose(alone, want, rtol=1e-6)
+
+
 @pytest.mark.parametrize("name", KERNELS)
 def test_a_kernel_takes_what_the_batch_shares_and_a_batch_of_batches(name):
     d = 9

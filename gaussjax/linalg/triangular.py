@@ -174,10 +174,15 @@ def _by_solves(lower: Array, vector: Array) -> tuple[Array, Array]:
     return w, solve(lower, w, transpose=True)
 
 
-_both = kernel(2, 1, to=(1, 1), written=_by_solves, tile=None, native="solutions")(_by_solves)
+_both = kernel(
+    2, 1, to=(1, 1), written=_by_solves, tile=None, native="solutions", shared=True, single=True
+)(_by_solves)
 
 
-@kernel(2, 1, to=(0,), written=small.inv_quad, tile=None, native="inv_quad", fused=limits.DISTANCE)
+@kernel(
+    2, 1, to=(0,), written=small.inv_quad, tile=None, native="inv_quad",
+    fused=limits.DISTANCE, shared=True, single=True,
+)  # fmt: skip
 def _length(lower: Array, vector: Array) -> Array:
     """‖w‖² where pivots are not zero, or ∞ where one is and it leaves something of the vector."""
     zero, triangle = without_zero_pivots(lower)

@@ -39,6 +39,8 @@ class _Kernel(NamedTuple):
     name: str | None
     order: tuple[int, ...]
     fused: int
+    shared: bool
+    single: bool
 
 
 def kernel(
@@ -49,6 +51,8 @@ def kernel(
     native: str | None = None,
     order: tuple[int, ...] = (),
     fused: int = 0,
+    shared: bool = False,
+    single: bool = False,
 ) -> Callable[[Function], Function]:
     """Decorator of a function from arrays of event ranks `ranks` to a tuple, or one array, of `to`.
 
@@ -56,7 +60,9 @@ def kernel(
     batch. `native` is the name of a native kernel, `order` what it is told of rows; up to the size
     `fused` it leaves a batch to written code, which fuses with what is around it. In a loop `tile`
     elements of the batch are taken at a time, None is all of them; where there is `written`, it is
-    of that. There is no derivative: the callers define it in closed form.
+    of that. With `shared` the native kernel also takes many vectors and the matrices that they
+    share, with `single` also one matrix, and larger ones. There is no derivative: the callers
+    define it in closed form.
     """
 
     def decorate(function: Function) -> Function:
@@ -65,7 +71,7 @@ def kernel(
             return jax.jit(lambda *x: of(*x) if len(to) == 1 else tuple(of(*x)))
 
         once = results(function), None if written is None else results(written)
-        whole = _Kernel(*once, ranks, to, tile, native, order, fused)
+        whole = _Kernel(*once, ranks, to, tile, native, order, fused, shared, single)
         return functools.wraps(function)(_over_axes(whole, 0, (False,) * len(ranks)))
 
     return decorate
@@ -90,7 +96,7 @@ def _over_axes(k: _Kernel, count: int, has: tuple[bool, ...]) -> Function:
 
     @mapped.def_vmap
     def _(size: int, new: list[bool], *arrays: Array) -> tuple[Any, Any]:
-        if any(added and rank > 1 for added, rank in zip(new, k.ranks, strict=True)):
+        if batch.takes_axis(new, arrays):
             out = batch.with_axis(size, new, arrays)
         else:  # more vectors than matrices, which are columns to the solves and products within
             out = _mapped(batch.one(*arrays), [*[has] * count, new])(*arrays)
@@ -111,7 +117,8 @@ class _Batch:
         """Of one element that has no batch."""
         k, largest = self.k, self.largest(arrays)
         is_tiny = k.tile is None and k.written and largest <= limits.TINY
-        if is_tiny or largest > limits.NATIVE_ALONE or not native.takes(k.name, *arrays):
+        is_large = largest > limits.NATIVE_ALONE and not k.single
+        if is_tiny or is_large or not native.takes(k.name, *arrays):
             return self.plain(*arrays)
         return native.call(str(k.name), self.plain, self.shapes, *arrays, order=k.order)
 
@@ -165,9 +172,9 @@ class _Batch:
         if any(is_symbolic_dim(n) for x in arrays for n in x.shape):  # of an export
             return False
         largest = self.largest(arrays)
-        few = math.prod(self.sizes(arrays)) < limits.NATIVE_BATCH and largest > limits.WRITTEN
-        in_range = self.k.fused < largest <= limits.NATIVE
-        return in_range and not few and native.takes(self.k.name, *arrays)
+        is_small = math.prod(self.sizes(arrays)) < limits.NATIVE_BATCH and largest > limits.WRITTEN
+        in_range = self.k.single or (largest <= limits.NATIVE and not is_small)
+        return self.k.fused < largest and in_range and native.takes(self.k.name, *arrays)
 
     def one(self, *arrays: Array, limit: int | None = None) -> Function:
         """Of one element, written out up to this limit."""
@@ -195,6 +202,19 @@ class _Batch:
         one = _shapes_of_one(self.k.function, *(jax.ShapeDtypeStruct(s, x.dtype) for s, x in each))
         sizes = self.sizes(arrays, axes)
         return [jax.ShapeDtypeStruct((*sizes, *x.shape), x.dtype) for x in one]
+
+    def takes_axis(self, new: Sequence[bool], arrays: Sequence[Array]) -> bool:
+        """Whether a batch with one more axis is one of matrices, or of vectors as it takes them."""
+        of_matrices = [
+            (h, n) for rank, h, n in zip(self.k.ranks, self.has, new, strict=True) if rank > 1
+        ]
+        if any(added for _, added in of_matrices):
+            return self.count == 0 or any(has for has, _ in of_matrices)
+        wider, largest = _Batch(self.k, 1, tuple(new)), self.largest(arrays)
+        if self.count > 0 or not self.k.shared or not wider.is_native(*arrays):
+            return False
+        are_few = self.k.single and math.prod(wider.sizes(arrays)) < limits.NATIVE_BATCH
+        return largest > self.written_to and (largest <= limits.SHARED or are_few)
 
     def with_axis(self, size: int, new: Sequence[bool], arrays: Sequence[Array]) -> Any:
         """With one more axis in front of the arrays that have a `new` one."""

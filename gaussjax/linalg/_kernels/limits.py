@@ -21,6 +21,9 @@ NATIVE = 256
 NATIVE_BATCH = 8
 """Smallest batch of matrices above `WRITTEN` that it takes: half of its lanes in float32."""
 
+SHARED = 64
+"""Largest matrix that many vectors share for a native kernel: beyond, LAPACK solves for all."""
+
 TILE = 128
 """Small matrices of a batch whose intermediate results fit the cache of a CPU."""
 

@@ -29,8 +29,11 @@ def sources() -> str:
     return hashlib.sha256(b"".join(p.read_bytes() for p in paths)).hexdigest()[:16]
 
 
-def build(to: Path) -> str:
-    """Writes the library into the folder `to`; returns why it could not, or ""."""
+def build(to: Path, *more: str) -> str:
+    """Writes the library into the folder `to`; returns why it could not, or "".
+
+    `more` are further options of the compiler and the linker, such as -fsanitize=address.
+    """
     compiler = next(filter(shutil.which, (os.environ.get("CXX", ""), "c++", "g++", "clang++")), "")
     if sys.platform not in ("linux", "darwin"):
         return f"{sys.platform} takes the plain path"
@@ -51,14 +54,14 @@ def build(to: Path) -> str:
         jobs.append(("call.o", [*defined, str(folder_of_sources / "call.cc")]))
         objects = [str(Path(folder) / name) for name, _ in jobs]
         commands = [
-            [compiler, *FLAGS, *arguments, "-c", "-o", path]
+            [compiler, *FLAGS, *more, *arguments, "-c", "-o", path]
             for path, (_, arguments) in zip(objects, jobs, strict=True)
         ]
         try:
             with ThreadPoolExecutor(os.cpu_count()) as pool:
                 list(pool.map(_run, commands))
             whole = Path(folder) / LIBRARY
-            _run([compiler, "-shared", "-o", str(whole), *objects])
+            _run([compiler, "-shared", *more, "-o", str(whole), *objects])
             shutil.copyfile(whole, to / (LIBRARY + ".new"))
             os.replace(to / (LIBRARY + ".new"), to / LIBRARY)  # processes may have the old one open
         except subprocess.CalledProcessError as failure:
@@ -73,4 +76,4 @@ def _run(command: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(build(Path(__file__).parent) or 0)
+    sys.exit(build(Path(__file__).parent, *sys.argv[1:]) or 0)

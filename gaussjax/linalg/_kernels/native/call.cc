@@ -25,9 +25,10 @@ const Kernel* table();
 
 namespace {
 
-constexpr int64_t kVector = 64;          // bytes, as in lanes.h
+constexpr int64_t kVector = 64;             // bytes, as in lanes.h
 constexpr int64_t kWorthSharing = 1 << 18;  // numbers times steps, about 100 µs of work
 constexpr int kChunksPerThread = 8;
+constexpr int64_t kLarge = 256, kFew = 8;  // a larger matrix, or fewer of them, goes by itself
 constexpr int kOperands = 8;
 
 // The best level that this machine has.
@@ -67,12 +68,13 @@ struct Scratch {
 constexpr int64_t kKept = 1 << 14;
 thread_local Scratch kept;
 
-// A batch in chunks that whoever is free takes. The caller takes part and waits only for chunks that
-// another thread has begun: a thread that comes late finds none left. So two calls at once cannot
-// wait for each other, however few threads there are.
+// A batch in chunks that whoever is free takes. The caller takes part and waits only for chunks
+// that another thread has begun: a thread that comes late finds none left. So two calls at once
+// cannot wait for each other, however few threads there are.
 struct Batch {
   Operand in[kOperands], out[kOperands];
   const int64_t* order;  // of the program, which outlives the call
+  bool single;
   Function function;
   int64_t size, lanes, chunk, vectors, chunks;
   std::atomic<int64_t> next{0}, done{0};
@@ -81,7 +83,7 @@ struct Batch {
     if (next.load(std::memory_order_relaxed) >= chunks) return;
     Scratch own;
     void* scratch = (vectors <= kKept ? kept : own).of(vectors);
-    Call call{in, out, order};
+    Call call{in, out, order, single};
     for (int64_t c; (c = next.fetch_add(1)) < chunks; done.fetch_add(1)) {
       int64_t end = (c + 1) * chunk < size ? (c + 1) * chunk : size;
       for (int64_t i = c * chunk; i < end; i += lanes)
@@ -163,7 +165,8 @@ XLA_FFI_Error* run(const Kernel& kernel, XLA_FFI_CallFrame* frame) {
   if (n == 0) return nullptr;
   batch->vectors = kernel.scratch(batch->in);
   batch->order = order(frame->attrs);
-  batch->lanes = kVector / (is_double ? 8 : 4);
+  batch->single = kernel.single && (d > kLarge || n < kFew);
+  batch->lanes = batch->single ? 1 : kVector / (is_double ? 8 : 4);
   int64_t groups = (n + batch->lanes - 1) / batch->lanes;
   int64_t helpers = n * d * d * (8 + d) / 8 < kWorthSharing ? 0 : threads(frame) - 1;
   if (helpers >= groups) helpers = groups - 1;
@@ -208,9 +211,7 @@ GAUSSJAX_VISIBLE int gaussjax_kernel_count() { return gaussjax::kernel_count; }
 // Of which files it was built: `build.py` says how.
 GAUSSJAX_VISIBLE const char* gaussjax_sources() { return GAUSSJAX_SOURCES; }
 
-GAUSSJAX_VISIBLE const char* gaussjax_name(int index) {
-  return gaussjax::table()[index].name;
-}
+GAUSSJAX_VISIBLE const char* gaussjax_name(int index) { return gaussjax::table()[index].name; }
 
 GAUSSJAX_VISIBLE void* gaussjax_handler(int index) {
   using Indices = std::make_integer_sequence<int, gaussjax::kernel_count>;

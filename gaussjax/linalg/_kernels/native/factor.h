@@ -35,7 +35,8 @@ void cholesky(const Call& call, int64_t first, int64_t last, void* scratch) {
   int64_t d = call.in[0].rows;
   V *a = static_cast<V*>(scratch), *line = a + triangle(d), *diagonal = line + d;
   Source<T> from(call.in[0], first, last);
-  for (int64_t i = 0; i < d; ++i) {  // what is right of row i's diagonal meets its mirror image later
+  for (int64_t i = 0; i < d;
+       ++i) {  // what is right of row i's diagonal meets its mirror image later
     from.load(line, i * d, i + 1);
     for (int64_t j = 0; j < i; ++j) row(a, i)[j] = line[j];
     diagonal[i] = row(a, i)[i] = line[i];

@@ -1,5 +1,5 @@
-// What `call.cc` and the kernels know of each other: plain data, so that the kernels can be compiled
-// once for each level of SIMD instructions.
+// What `call.cc` and the kernels know of each other: plain data, so that the kernels can be
+// compiled once for each level of SIMD instructions.
 
 #pragma once
 
@@ -19,6 +19,7 @@ struct Call {
   const Operand* in;
   const Operand* out;
   const int64_t* order;  // of rows, for kernels that take one
+  bool single;           // one matrix at a time, for kernels that have a way of their own for it
 };
 
 // Of matrices `first` to `last` − 1, as many as there are lanes.
@@ -27,9 +28,10 @@ using Function = void (*)(const Call&, int64_t first, int64_t last, void* scratc
 struct Kernel {
   const char* name;
   int inputs, outputs;
-  int ranks[10];             // of one input, then of one output
+  int ranks[10];                          // of one input, then of one output
   int64_t (*scratch)(const Operand* in);  // vectors that it works in
   Function float32, float64;
+  bool single = false;  // whether it has a way of its own for one matrix
 };
 
 constexpr int kernel_count = 21;

@@ -173,8 +173,12 @@ Vector<T> magnitude(Vector<T> x) {
 }
 
 // log x; −∞ for zero, NaN where x is negative or infinite.
-inline float log_of_pivot(float x) { return x >= 0 && x < __builtin_inff() ? logf(x) : __builtin_nanf(""); }
-inline double log_of_pivot(double x) { return x >= 0 && x < __builtin_inf() ? log(x) : __builtin_nan(""); }
+inline float log_of_pivot(float x) {
+  return x >= 0 && x < __builtin_inff() ? logf(x) : __builtin_nanf("");
+}
+inline double log_of_pivot(double x) {
+  return x >= 0 && x < __builtin_inf() ? log(x) : __builtin_nan("");
+}
 
 template <class T>
 bool any(Mask<T> mask) {

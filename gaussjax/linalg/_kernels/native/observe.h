@@ -21,7 +21,12 @@ struct Exchange {
   }
 
   Exchange(int64_t m, int64_t d, int64_t n, V* scratch)
-      : m(m), d(d), n(n), w(d + n + m), rows(scratch), pairs(rows + (m + d) * w),
+      : m(m),
+        d(d),
+        n(n),
+        w(d + n + m),
+        rows(scratch),
+        pairs(rows + (m + d) * w),
         least(pairs + m * d) {}
 
   V* end() const { return least + m; }
@@ -47,7 +52,8 @@ struct Exchange {
   void eliminate(const V* sizes) {
     Mask<T> begins = has_precise(sizes);
     for (int lane = 0; lane < width<T>; ++lane)
-      for (int64_t steps = 0; steps < m && begins[lane] && step(sizes, lane); ++steps) is_trivial = false;
+      for (int64_t steps = 0; steps < m && begins[lane] && step(sizes, lane); ++steps)
+        is_trivial = false;
   }
 
  private:
@@ -160,8 +166,8 @@ void exchange_cotangents(const Call& call, int64_t first, int64_t last, void* sc
   V *f = pairs + m * d, *c = f + d * k, *c_moves = c + all_rows * (k + n);
   V *a = c_moves + all_rows * m, *g = a + all_rows * w, *out = g + all_rows * m;
   V *to_root = out + m * w, *c_logdet = to_root + d * k, zero{}, one = zero + 1;
-  const int64_t sizes[] = {all_rows * w, all_rows * m, m * d, d * k, all_rows * (k + n),
-                           all_rows * m, 1};
+  const int64_t sizes[] = {all_rows * w,       all_rows * m, m * d, d * k,
+                           all_rows * (k + n), all_rows * m, 1};
   V* const parts[] = {z, moves, pairs, f, c, c_moves, c_logdet};
   for (int i = 0; i < 7; ++i) Source<T>(call.in[i], first, last).load(parts[i], 0, sizes[i]);
 
@@ -207,8 +213,8 @@ void exchange_cotangents(const Call& call, int64_t first, int64_t last, void* sc
 
 inline int64_t observe_scratch(const Operand* in) {
   int64_t d = in[0].rows, k = in[0].columns, m = in[1].rows, n = in[2].columns;
-  return Exchange<float>::vectors(m, d, n) + d * k + (m + d) * (k + n + m + d) +
-         triangle(m + d) + 4 * (m + d);
+  return Exchange<float>::vectors(m, d, n) + d * k + (m + d) * (k + n + m + d) + triangle(m + d) +
+         4 * (m + d);
 }
 
 // From F, H, R and the values of y.

@@ -62,9 +62,9 @@ void pivot_columns(Vector<T>* f, int64_t j, int64_t d, int64_t k, int64_t w) {
 }
 
 // Lower L with L Lᵀ = F Fᵀ from the d rows of F, k entries of the w = k + d that each has room for,
-// which are lost; by Householder reflections. With the largest entry of a row in front they keep the
-// digits of small columns (Powell & Reid 1969). A row that is zero by then has a column of zeros:
-// what others have in its place moves behind the rest.
+// which are lost; by Householder reflections. With the largest entry of a row in front they keep
+// the digits of small columns (Powell & Reid 1969). A row that is zero by then has a column of
+// zeros: what others have in its place moves behind the rest.
 template <class T>
 void root_of_rows(Vector<T>* l, Vector<T>* f, Vector<T>* units, int64_t d, int64_t k) {
   using V = Vector<T>;
@@ -192,7 +192,7 @@ inline int64_t sum_scratch(const Operand* in) { return triangle_and_rows(in + 1)
 // The same from the second operand: the first, F Fᵀ itself, is for those whom a factor costs more.
 template <class T>
 void root_of_sum(const Call& call, int64_t first, int64_t last, void* scratch) {
-  triangular_root<T>({call.in + 1, call.out, call.order}, first, last, scratch);
+  triangular_root<T>({call.in + 1, call.out, call.order, call.single}, first, last, scratch);
 }
 
 // The rows of a lower triangle in another order, with room for `root_of_rows`.

@@ -2,7 +2,7 @@
 
 #pragma once
 
-#include "lanes.h"
+#include "single.h"
 
 namespace gaussjax::GAUSSJAX_LEVEL {
 
@@ -167,6 +167,14 @@ template <class T>
 void solutions(const Call& call, int64_t first, int64_t last, void* scratch) {
   using V = Vector<T>;
   int64_t d = call.in[0].rows;
+  if (call.single) {
+    const T* l = matrix<T>(call.in[0], first);
+    T *w = result<T>(call.out[0], first), *u = result<T>(call.out[1], first);
+    memcpy(w, matrix<T>(call.in[1], first), d * sizeof(T));
+    substitute(l, w, d);
+    memcpy(u, w, d * sizeof(T));
+    return substitute_transpose(l, u, d);
+  }
   V *l = static_cast<V*>(scratch), *x = l + triangle(d);
   load_lower(l, Source<T>(call.in[0], first, last), d);
   Source<T>(call.in[1], first, last).load(x, 0, d);
@@ -196,11 +204,27 @@ void product(const Call& call, int64_t first, int64_t last, void* scratch) {
   Target<T>(call.out[0], first, last).store(y, 0, d);
 }
 
+// The same of one matrix, unless it has a pivot that is not positive, or the result is not finite:
+// then false.
+template <class T>
+bool is_inv_quad_of_regular(const Call& call, int64_t index, T* w) {
+  int64_t d = call.in[0].rows;
+  const T* l = matrix<T>(call.in[0], index);
+  memcpy(w, matrix<T>(call.in[1], index), d * sizeof(T));
+  substitute(l, w, d);
+  T value = dot_of_numbers(w, w, d);
+  for (int64_t i = 0; i < d; ++i)
+    if (!(l[i * d + i] > 0)) return false;
+  *result<T>(call.out[0], index) = value;
+  return value - value == 0;
+}
+
 // ‖L⁻¹v‖², where columns of L may be zero: `small.inv_quad` has the rules.
 template <class T>
 void inv_quad(const Call& call, int64_t first, int64_t last, void* scratch) {
   using V = Vector<T>;
   int64_t d = call.in[0].rows;
+  if (call.single && is_inv_quad_of_regular(call, first, static_cast<T*>(scratch))) return;
   V *w = static_cast<V*>(scratch), *pivots = w + d, *line = pivots + d, *v = line + d;
   Source<T> from(call.in[0], first, last);
   Source<T>(call.in[1], first, last).load(v, 0, d);
