@@ -109,7 +109,8 @@ def test_log_prob_of_a_sample_needs_no_solve():
     np.testing.assert_allclose(value, gj.log_prob(g, x), rtol=1e-5)
 
     def calls_a_solver(function):
-        return "trsm" in jax.jit(function).lower(jax.random.key(0)).compile().as_text()
+        text = jax.jit(function).lower(jax.random.key(0)).compile().as_text()
+        return "trsm" in text or "gaussjax.inv_quad" in text
 
     large = make("cholesky", 80)[0]
     assert not calls_a_solver(lambda key: gj.sample_and_log_prob(key, large, (4,)))
