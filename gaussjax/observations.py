@@ -100,8 +100,9 @@ def observe(
     them missing the posterior is the prior, and the evidence 0.
 
     Prior and noise may be singular, as long as the law of y is not. Singular noise leaves no
-    precision: for a prior known by its precision it has to be a `Root`, or the result is NaN
-    (`as_cholesky(prior)` is the cure). The posterior is then known by its covariance.
+    precision: for a prior known by its precision it has to be a `Root` of fewer columns than rows,
+    or the result is NaN (`as_cholesky(prior)` is the cure). The posterior is then known by its
+    covariance.
 
     Raises:
         TypeError: `mask` is not boolean.
@@ -116,12 +117,12 @@ def observe(
     >>> posterior.mean.round(4)
     Array([1.], dtype=float32)
     """
+    root = kept_precision_root(prior.cov, noise.cov)
     if mask is not None:  # what is missing is 0, seen through a row of zeros with unit noise
         y, matrix = jnp.where(mask, y, 0.0), jnp.where(mask[:, None], matrix, 0.0)
         mean = jnp.where(mask, noise.mean, 0.0)
         noise = Gaussian(mean, restricted.unit_where(~mask, noise.cov))
     innovation = y - dot(matrix, prior.mean) - noise.mean
-    root = kept_precision_root(prior.cov, noise.cov)
     if root is None:
         law = restricted.posterior_of_root(prior.cov, matrix, noise.cov, innovation)
     else:
@@ -178,8 +179,8 @@ def product(p: Gaussian, q: Gaussian) -> Product:
     Precisions add: Σ⁻¹ = Σp⁻¹ + Σq⁻¹; the normaliser is N(μp; μq, Σp + Σq). Diagonal, circulant and
     banded-precision pairs keep their structure, and so do precisions, low rank times diagonal, and
     equal blocks. A factor known by its precision may be improper: then the normaliser
-    is −∞, or NaN where the product is improper too. Its partner may be singular if it is a `Root`,
-    as in `observe`; one of any other two may be singular.
+    is −∞, or NaN where the product is improper too. Its partner may be singular as the
+    noise in `observe`; of other pairs one may be singular.
 
     Raises:
         ValueError: sizes differ or batch shapes do not broadcast.

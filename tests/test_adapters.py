@@ -96,9 +96,35 @@ def test_a_distribution_of_numpyro_goes_through_transformations(numpyro):
     mapped = jax.vmap(lambda d, x: d.log_prob(x), in_axes=(vmap_over(shared, gaussian=0), 0))
     close(mapped(shared, mean), value)
     made = jax.vmap(lambda m: to_numpyro(gj.from_scale(m, jnp.ones(4))))(mean)
-    assert promote_batch_shape(made).batch_shape == made.batch_shape == (3,)
+    assert promote_batch_shape(made).batch_shape == (3,)
     gradient = jax.grad(lambda g: jnp.sum(to_numpyro(g).rsample(KEY)))(g)
     close(gradient.mean, 1)
+
+
+@pytest.mark.parametrize("steps", [3, 4])
+def test_a_plate_in_a_scan_has_the_density_of_its_normals(steps, numpyro):
+    """With as many steps as elements, axes that are taken for each other would go unnoticed."""
+    dist, values = numpyro.distributions, np.random.default_rng(0).normal(size=(steps, 3, 2))
+
+    def chain(of):
+        def step(carry, _):
+            with numpyro.plate("elements", 3):
+                x = numpyro.sample("x", of(carry))
+            return x[..., 0, :], x
+
+        return lambda: numpyro.contrib.control_flow.scan(step, jnp.zeros(2), None, length=steps)[1]
+
+    importlib.import_module("numpyro.contrib.control_flow")
+    densities = [
+        numpyro.infer.util.log_density(chain(of), (), {}, {"x": jnp.asarray(values, jnp.float32)})[
+            0
+        ]
+        for of in (
+            lambda m: to_numpyro(gj.from_scale(m, jnp.ones(2))),
+            lambda m: dist.MultivariateNormal(m, jnp.eye(2)),
+        )
+    ]
+    close(*densities)
 
 
 def test_a_model_with_plates_is_sampled_and_fitted(numpyro):
@@ -215,6 +241,25 @@ def test_matrices_chains_and_single_numbers_become_vectors(numpyro):
         from_numpyro(dist.Normal(jnp.zeros((2, 3)), 1.0).to_event(2))
     with pytest.raises(TypeError, match="g must be a Gaussian"):
         to_numpyro(dist.Normal(0.0, 1.0))
+
+
+def test_a_long_random_walk_keeps_its_digits_and_one_mean_stands_for_all(numpyro):
+    dist = numpyro.distributions
+    walk = dist.GaussianRandomWalk(0.5, num_steps=10_000)
+    g, x = from_numpyro(walk), walk.sample(KEY)
+    close(gj.variance(g)[-1], 2500, rtol=1e-5)
+    close(gj.log_prob(g, x), walk.log_prob(x), rtol=1e-6)
+    for d in (
+        dist.MultivariateNormal(covariance_matrix=jnp.eye(3)),
+        dist.CAR(0.0, 0.5, 2.0, np.array([[0.0, 1], [1, 0]])),
+    ):
+        x = d.sample(KEY, (4,))
+        close(gj.log_prob(from_numpyro(d), x), d.log_prob(x))
+    assert from_numpyro(dist.Normal(0, 1)).mean.dtype == jnp.float32
+    standard = to_numpyro(gj.standard(3))
+    for d in (dist.GaussianRandomWalk(1.0, 3), dist.MultivariateNormal(0.0, jnp.eye(3))):
+        want = gj.kl_divergence(from_numpyro(d), gj.standard(3))
+        close(dist.kl_divergence(d, standard), want)
 
 
 def test_divergences_to_and_from_the_normals_of_numpyro(numpyro):

@@ -150,6 +150,23 @@ def test_a_kernel_computes_what_jax_does(name, dtype):
             assert_near(jax.jit(jax.vmap(kernel))(*arrays), want, dtype, 30 * (d + 1))
 
 
+def test_an_export_of_many_points_solves_for_them_together():
+    g = gj.Gaussian(jnp.zeros(16), gj.Cholesky(jnp.eye(16)))
+    exported = jax.export.export(jax.jit(gj.log_prob))(g, jnp.ones((100, 16)))
+    assert "stablehlo.while" not in exported.mlir_module()
+
+
+def test_what_has_no_distance_or_direction_is_nan():
+    lower = np.eye(20, dtype=np.float32)
+    lower[-1, -1] = np.inf
+    assert np.isnan(triangular._length(jnp.asarray(lower), jnp.ones(20)))
+    rows = np.concatenate([np.eye(2, 5), np.zeros((1, 5))]).astype(np.float32)
+    lower, units = jax.vmap(orthonormal._rows_in_turn)(np.stack([rows] * 3))
+    want = orthonormal._rows_in_turn.__wrapped__(jnp.asarray(rows))
+    np.testing.assert_array_equal(lower[0], want[0])
+    np.testing.assert_array_equal(units[0], want[1])
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("d", "size"), [(20, 3), (40, 1), (300, 9)])
 @pytest.mark.parametrize("name", ["inv_quad", "solutions"])

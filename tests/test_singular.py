@@ -78,10 +78,11 @@ def test_a_root_may_be_the_noise_of_what_is_known_by_its_precision(columns):
     own, other = np.linalg.inv(precision), factor @ factor.T
     gain = own @ np.linalg.inv(own + other)
     evidence = multivariate_normal([0, 0], own + other).logpdf(y)
-    posterior, log_evidence = gj.observe(p, jnp.eye(2), noise, y)
-    close(posterior.mean, gain @ y)
-    close(gj.covariance(posterior), own - gain @ own)
-    close(log_evidence, evidence)
+    for mask in (None, np.ones(2, bool)):
+        posterior, log_evidence = gj.observe(p, jnp.eye(2), noise, y, mask=mask)
+        close(posterior.mean, gain @ y)
+        close(gj.covariance(posterior), own - gain @ own)
+        close(log_evidence, evidence)
     for law, log_normalizer, mean in (
         (*gj.product(p, gj.shift(noise, y)), gain @ y),
         (*gj.product(noise, gj.shift(p, y)), y - gain @ y),
@@ -89,6 +90,16 @@ def test_a_root_may_be_the_noise_of_what_is_known_by_its_precision(columns):
         close(law.mean, mean)
         close(gj.covariance(law), own - gain @ own)
         close(log_normalizer, evidence)
+
+
+def test_an_improper_precision_meets_a_regular_root():
+    improper = gj.Gaussian(Z, gj.PrecisionCholesky(jnp.array([[1.0, 0.0], [0.0, 0.0]])))
+    for law, log_normalizer in (
+        gj.product(improper, gj.from_root(jnp.array([1.0, 2.0]), jnp.eye(2))),
+        gj.product(gj.from_root(jnp.array([1.0, 2.0]), jnp.eye(2)), improper),
+    ):
+        close(law.mean, [0.5, 2.0])
+        assert log_normalizer == -jnp.inf
 
 
 DIVIDED = {

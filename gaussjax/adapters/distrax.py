@@ -108,7 +108,8 @@ class GaussianDistribution(distrax.Distribution):
 def to_distrax(g: Gaussian) -> GaussianDistribution:
     """A Gaussian as a distribution of distrax, with its batch shape. O(1)
 
-    KL divergences between these, and between one of these and a normal of distrax, are gaussjax's.
+    KL divergences between these, and between one of these and a multivariate normal of distrax, are
+    gaussjax's.
 
     Raises:
         TypeError: `g` is no Gaussian.

@@ -30,7 +30,11 @@ def register(cls: type) -> type:
     Raises:
         ValueError: it is registered already.
     """
-    serialization.register_serialization_state(cls, _to_state_dict, _from_state_dict)
+    return _registered(cls)
+
+
+def _registered(cls: type, *, override: bool = False) -> type:
+    serialization.register_serialization_state(cls, _to_state_dict, _from_state_dict, override)
     return cls
 
 
@@ -57,4 +61,4 @@ def _names(tree: Any) -> list[str]:
 
 for _class in (Gaussian, *(getattr(covariances, name) for name in covariances.__all__)):
     if isinstance(_class, type) and dataclasses.is_dataclass(_class):
-        register(_class)
+        _registered(_class, override=True)  # where this module is loaded again

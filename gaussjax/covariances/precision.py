@@ -11,7 +11,6 @@ from jaxtyping import Array, Float
 
 from gaussjax._struct import leaf, structure
 from gaussjax.covariances.base import Conditional, Covariance, Indices, log_normal
-from gaussjax.covariances.root import Root
 from gaussjax.covariances.scaled import Scaled
 from gaussjax.linalg._kernels import small
 from gaussjax.linalg.products import dot, gram
@@ -105,12 +104,13 @@ class PrecisionCholesky(Covariance):
 
 
 def kept_precision_root(prior: Covariance, noise: Covariance, /) -> Array | None:
-    """L of a prior known by Σ⁻¹ = L Lᵀ alone, unless the noise is a `Root`: maybe singular.
+    """L of a prior known by Σ⁻¹ = L Lᵀ alone, unless the noise has a root of too few columns.
 
     What singular noise leaves has no precision.
     """
-    known = prior.covariance_root() is None and not isinstance(noise, Root)
-    return prior.precision_root() if known else None
+    is_singular = noise.noise_dim < noise.dim
+    is_known = prior.covariance_root() is None and not is_singular
+    return prior.precision_root() if is_known else None
 
 
 def posterior_of_precision(

@@ -4,6 +4,7 @@
 Diagonal(scale=Array([2., 2., 2.], dtype=float32))
 """
 
+import copy
 import functools
 from typing import Any
 
@@ -17,7 +18,7 @@ from numpyro.distributions.util import validate_sample
 from gaussjax import batches, constructors, divergences
 from gaussjax import gaussian as gs
 from gaussjax._lift import structure_argument
-from gaussjax.covariances import Cholesky, Diagonal, Kronecker, LowRank, Root
+from gaussjax.covariances import BandedPrecision, Cholesky, Diagonal, Kronecker, LowRank, Root
 from gaussjax.gaussian import Gaussian
 from gaussjax.linalg.products import dot
 
@@ -25,8 +26,7 @@ from gaussjax.linalg.products import dot
 class GaussianDistribution(dist.Distribution):
     """A Gaussian as a distribution of NumPyro: for `numpyro.sample`, plates, inference, mixtures.
 
-    All that it is made of is reparameterised. Its batch shape is that of the Gaussian, also where
-    `vmap` has taken an axis off.
+    All that it is made of is reparameterised.
     """
 
     arg_constraints: dict[str, Any] = {  # noqa: RUF012 (as NumPyro declares it)
@@ -44,11 +44,6 @@ class GaussianDistribution(dist.Distribution):
         """All real vectors."""
         return constraints.real_vector
 
-    @property
-    def batch_shape(self) -> tuple[int, ...]:
-        """That of the Gaussian."""
-        return self.gaussian.batch_shape
-
     def sample(self, key: Array | None, sample_shape: tuple[int, ...] = ()) -> Array:
         """As `gaussjax.sample`."""
         return gs.sample(key, self.gaussian, sample_shape)  # type: ignore[arg-type]  # checked there
@@ -60,7 +55,7 @@ class GaussianDistribution(dist.Distribution):
 
     def entropy(self) -> Array:
         """As `gaussjax.entropy`."""
-        return jnp.broadcast_to(gs.entropy(self.gaussian), self.batch_shape)
+        return jnp.broadcast_to(gs.entropy(self.gaussian), self.gaussian.batch_shape)
 
     @property
     def mean(self) -> Array:
@@ -88,13 +83,14 @@ class GaussianDistribution(dist.Distribution):
         return gs.precision(self.gaussian)
 
     def _of_events(self, vectors: Array) -> Array:
-        return jnp.broadcast_to(vectors, (*self.batch_shape, self.gaussian.dim))
+        return jnp.broadcast_to(vectors, (*self.gaussian.batch_shape, self.gaussian.dim))
 
 
 def to_numpyro(g: Gaussian) -> GaussianDistribution:
     """A Gaussian as a distribution of NumPyro, with its batch shape. O(1)
 
-    KL divergences between these, and between one of these and a normal of NumPyro, are gaussjax's.
+    KL divergences between these, and between one of these and a normal of NumPyro that has one
+    event axis, are gaussjax's.
 
     Raises:
         TypeError: `g` is no Gaussian.
@@ -107,7 +103,10 @@ def to_numpyro(g: Gaussian) -> GaussianDistribution:
 
 
 def _promoted(distribution: Any) -> Any:
-    return to_numpyro(distribution.gaussian)
+    """With the batch shape that `vmap` has left its Gaussian, as NumPyro's `scan` asks."""
+    promoted = copy.copy(distribution)
+    promoted._batch_shape = distribution.gaussian.batch_shape
+    return promoted
 
 
 promote_batch_shape.register(GaussianDistribution, _promoted)
@@ -118,12 +117,12 @@ promote_batch_shape.register(GaussianDistribution, _promoted)
 
 @functools.singledispatch
 def from_numpyro(distribution: Any) -> Gaussian:
-    """A normal distribution of NumPyro as a Gaussian, in the structure that it has. O(1), mostly
+    """A normal distribution of NumPyro as a Gaussian. O(1), mostly
 
     Normal (in one dimension), independent and expanded ones, `MultivariateNormal`,
     `LowRankMultivariateNormal`, `CirculantNormal`, `MatrixNormal` (its event is the matrix row by
-    row, a Kronecker product), `GaussianRandomWalk` (a banded precision), `GaussianStateSpace`,
-    `ZeroSumNormal` (singular) and `CAR`.
+    row, a Kronecker product), `GaussianRandomWalk` (a banded precision), `GaussianStateSpace` (all
+    states, dense), `ZeroSumNormal` (singular) and `CAR` (a precision).
 
     Raises:
         TypeError: it is no normal distribution, or one that is masked.
@@ -172,13 +171,13 @@ def _(distribution: Any) -> Gaussian:
 
 @from_numpyro.register(dist.MultivariateNormal)
 def _(distribution: Any) -> Gaussian:
-    return Gaussian(distribution.loc, Cholesky(distribution.scale_tril))
+    return Gaussian(_location(distribution), Cholesky(distribution.scale_tril))
 
 
 @from_numpyro.register(dist.LowRankMultivariateNormal)
 def _(distribution: Any) -> Gaussian:
     scale = jnp.sqrt(distribution.cov_diag)
-    return Gaussian(distribution.loc, LowRank(scale, distribution.cov_factor))
+    return Gaussian(_location(distribution), LowRank(scale, distribution.cov_factor))
 
 
 @from_numpyro.register(dist.CirculantNormal)
@@ -195,11 +194,13 @@ def _(distribution: Any) -> Gaussian:
 
 @from_numpyro.register(dist.GaussianRandomWalk)
 def _(distribution: Any) -> Gaussian:
+    """By the factor in closed form: what elimination leaves of the last pivot, 1 / n, cancels."""
     steps = distribution.num_steps
-    unit = jnp.stack([jnp.full(steps, 2.0).at[-1].set(1.0), jnp.full(steps, -1.0)])
-    precision = 1 / jnp.square(jnp.asarray(distribution.scale))
-    diagonals = jnp.multiply.outer(precision, unit)
-    return constructors.from_banded_precision(jnp.zeros(steps), diagonals)
+    k = jnp.arange(1.0, steps + 1)
+    pivots = jnp.sqrt((k + 1) / k).at[-1].set(steps**-0.5)
+    factor = jnp.stack([pivots, -jnp.sqrt(k / (k + 1))])
+    lower = jnp.multiply.outer(1 / jnp.asarray(distribution.scale), factor)
+    return Gaussian(jnp.zeros(steps), BandedPrecision(lower))
 
 
 @from_numpyro.register(dist.GaussianStateSpace)
@@ -235,11 +236,19 @@ def _(distribution: Any) -> Gaussian:
 
 @from_numpyro.register(dist.CAR)
 def _(distribution: Any) -> Gaussian:
-    return constructors.from_precision(distribution.loc, distribution.precision_matrix)
+    return constructors.from_precision(_location(distribution), distribution.precision_matrix)
 
 
 def _whole(distribution: Any, parameter: Any) -> Array:
-    return jnp.broadcast_to(jnp.asarray(parameter), distribution.shape())
+    array = jnp.asarray(parameter)
+    array = array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(float)
+    return jnp.broadcast_to(array, distribution.shape())
+
+
+def _location(distribution: Any) -> Array:
+    """The mean with its event, of which NumPyro keeps one entry where all are the same."""
+    loc = distribution.loc
+    return jnp.broadcast_to(loc, (*loc.shape[:-1], *distribution.event_shape))
 
 
 # Divergences -------------------------------------------------------------------------------------
@@ -254,8 +263,11 @@ _rules.add((GaussianDistribution, GaussianDistribution), _kl_divergence)
 for _normal in (
     dist.MultivariateNormal,
     dist.LowRankMultivariateNormal,
+    dist.CAR,
     dist.CirculantNormal,
+    dist.GaussianRandomWalk,
     dist.Independent,
+    dist.ZeroSumNormal,
 ):
     _rules.add((GaussianDistribution, _normal), _kl_divergence)
     _rules.add((_normal, GaussianDistribution), _kl_divergence)

@@ -56,13 +56,13 @@ def kernel(
 ) -> Callable[[Function], Function]:
     """Decorator of a function from arrays of event ranks `ranks` to a tuple, or one array, of `to`.
 
-    `written` computes the same for small matrices, by scalars: it compiles for long, and pays in a
-    batch. `native` is the name of a native kernel, `order` what it is told of rows; up to the size
-    `fused` it leaves a batch to written code, which fuses with what is around it. In a loop `tile`
-    elements of the batch are taken at a time, None is all of them; where there is `written`, it is
-    of that. With `shared` the native kernel also takes many vectors and the matrices that they
-    share, with `single` also one matrix, and larger ones. There is no derivative: the callers
-    define it in closed form.
+    `written` computes the same for small matrices, by scalars: it takes long to compile, and pays
+    off in a batch. `native` is the name of a native kernel, `order` what it is told of rows; up to
+    the size `fused` it leaves a batch to written code, which fuses with what is around it. In a
+    loop `tile` elements of the batch are taken at a time, None is all of them; where there is
+    `written`, it is of that. With `shared` the native kernel also takes many vectors and the
+    matrices that they share, with `single` also one matrix, and larger ones. There is no
+    derivative: the callers define it in closed form.
     """
 
     def decorate(function: Function) -> Function:
@@ -142,10 +142,16 @@ class _Batch:
         ]
         if self.is_native(*arrays):
             name, order = str(self.k.name), self.k.order
-            out = native.call(name, self.loop, self.flat_shapes, *flat, order=order)
+            each = zip(self.k.ranks, self.has, strict=True)
+            plain = self.loop if any(has for rank, has in each if rank > 1) else self.of_vectors
+            out = native.call(name, plain, self.flat_shapes, *flat, order=order)
         else:
             out = self.loop(*flat)
         return [x.reshape(*sizes, *x.shape[1:]) for x in out]
+
+    def of_vectors(self, *arrays: Array) -> list[Array]:
+        """Over one axis of vectors, which are solved for together."""
+        return jax.tree.leaves(_mapped(self.one(*arrays), [self.has])(*arrays))
 
     def loop(self, *arrays: Array) -> list[Array]:
         """Over one axis."""

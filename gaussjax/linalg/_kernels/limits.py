@@ -16,10 +16,11 @@ WRITTEN_NUMBERS = 16
 """The same on GPUs and TPUs for what returns numbers and no matrices, and so fuses."""
 
 NATIVE = 256
-"""Largest matrix of a batch that a native kernel takes: beyond, its triangles leave the cache."""
+"""Largest matrix of a batch that fills a kernel's lanes: beyond, its triangles leave the cache. In
+`call.cc` too, for kernels that then take one matrix at a time."""
 
 NATIVE_BATCH = 8
-"""Smallest batch of matrices above `WRITTEN` that it takes: half of its lanes in float32."""
+"""Smallest batch of matrices above `WRITTEN` for lanes: half of them in float32. See `call.cc`."""
 
 SHARED = 64
 """Largest matrix that many vectors share for a native kernel: beyond, LAPACK solves for all."""

@@ -169,9 +169,11 @@ void orthonormal_rows(const Call& call, int64_t first, int64_t last, void* scrat
   V *l = static_cast<V*>(scratch), *f = l + triangle(d), *units = f + d * k;
   Source<T>(call.in[0], first, last).load(f, 0, d * k);
   in_units<T>(f, units, d, k, k);
+  V zero{}, nan = all<T>(T(__builtin_nan("")));
   for (int64_t i = 0; i < d; ++i) {
     V* own = f + i * k;
-    for (int64_t j = 0; j < i; ++j) row(l, i)[j] = V{};
+    V start = sum_of_squares(own, k) == 0 ? nan : zero;  // a row of zeros has no direction
+    for (int64_t j = 0; j < i; ++j) row(l, i)[j] = start;
     for (int pass = 0; pass < 2; ++pass)
       for (int64_t j = 0; j < i; ++j) {
         const V* other = f + j * k;
@@ -181,7 +183,7 @@ void orthonormal_rows(const Call& call, int64_t first, int64_t last, void* scrat
       }
     V norm = root<T>(sum_of_squares(own, k));
     for (int64_t c = 0; c < k; ++c) own[c] /= norm;
-    row(l, i)[i] = norm * units[i];
+    row(l, i)[i] = norm * units[i] + start;
   }
   store_lower(Target<T>(call.out[0], first, last), l, d);
   Target<T>(call.out[1], first, last).store(f, 0, d * k);

@@ -204,8 +204,8 @@ void product(const Call& call, int64_t first, int64_t last, void* scratch) {
   Target<T>(call.out[0], first, last).store(y, 0, d);
 }
 
-// The same of one matrix, unless it has a pivot that is not positive, or the result is not finite:
-// then false.
+// `inv_quad` of one matrix, unless it has a pivot that is not positive and finite, or the result is
+// not finite: then false.
 template <class T>
 bool is_inv_quad_of_regular(const Call& call, int64_t index, T* w) {
   int64_t d = call.in[0].rows;
@@ -214,7 +214,7 @@ bool is_inv_quad_of_regular(const Call& call, int64_t index, T* w) {
   substitute(l, w, d);
   T value = dot_of_numbers(w, w, d);
   for (int64_t i = 0; i < d; ++i)
-    if (!(l[i * d + i] > 0)) return false;
+    if (!(l[i * d + i] > 0 && l[i * d + i] < T(__builtin_inf()))) return false;
   *result<T>(call.out[0], index) = value;
   return value - value == 0;
 }
