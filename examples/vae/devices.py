@@ -117,8 +117,9 @@ def last_words() -> Iterator[Callable[[str], None]]:
             traceback.print_exc()
             will_say(FAILED)
         sys.stdout.flush()
-        helper.communicate()
-        os._exit(1)  # the usual exit waits for the other processes, which may wait for this one
+        # The usual exit waits for the other processes, which may wait for this one. The helper
+        # speaks when this process is gone: JAX's own threads may still print.
+        os._exit(1)
     will_say("")
     helper.communicate()
 

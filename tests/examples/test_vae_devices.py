@@ -169,7 +169,7 @@ def test_a_lost_process_ends_the_other_but_no_checkpoint(one_device, tmp_path, s
     processes[victim].kill()
     output, _ = processes[1 - victim].communicate(timeout=60)
     assert processes[1 - victim].returncode != 0
-    assert LOST in output.splitlines()[-1]
+    assert LOST in output.splitlines()[-1], output
     assert_same(rows(tmp_path)[:4], rows(one_device))  # a run of one went on in two
     state = checkpoint.load_newest(tmp_path / "checkpoints", start_of(config))
     assert int(state.epoch) >= 4
