@@ -308,7 +308,7 @@ def check_that_all_are_there(names: Cases) -> None:
     """A public function that is not called here is an error."""
     without_arrays = {"batch_shape", "dim", "standard"}
     without_arrays |= {"broadcast_to", "concatenate", "reshape", "stack", "take"}
-    without_arrays |= {"from_partitioned_covariance"}  # one Gaussian for several devices
+    without_arrays |= {"from_sharded_covariance"}  # one Gaussian for several devices
     sizes = {"vector_size", "correlation_size", "gaussian_size"}
     called = {name.split()[0].split(".")[-1] for name in names} | without_arrays | sizes
     for module in (gj, gj.linalg, gj.parametrize):

@@ -24,7 +24,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 import gaussjax as gj
 from benchmarks import harness
-from gaussjax.linalg import partitioned
+from gaussjax.linalg import sharded
 
 COLLECTIVE = re.compile(
     r"= (.*?) (?:all-reduce|all-gather|collective-permute|all-to-all|reduce-scatter)(?:-start)?\("
@@ -53,7 +53,7 @@ def main(
 
 
 def gaussian(mean: jax.Array, lower: jax.Array) -> gj.Gaussian:
-    return gj.Gaussian(mean, gj.PartitionedCholesky(lower, "rows"))
+    return gj.Gaussian(mean, gj.ShardedCholesky(lower, "rows"))
 
 
 def log_prob(m: jax.Array, a: jax.Array, x: jax.Array) -> jax.Array:
@@ -65,12 +65,12 @@ def kl(m: jax.Array, a: jax.Array, n: jax.Array, b: jax.Array) -> jax.Array:
 
 
 def log_prob_of_covariance(m: jax.Array, a: jax.Array, x: jax.Array) -> jax.Array:
-    return gj.log_prob(gj.from_partitioned_covariance(m, a, axis="rows"), x)
+    return gj.log_prob(gj.from_sharded_covariance(m, a, axis="rows"), x)
 
 
 # Of a mean, a matrix, another mean and another matrix.
 FUNCTIONS: dict[str, Callable[..., Any]] = {
-    "cholesky": lambda m, a, n, b: partitioned.cholesky(a, axis="rows"),
+    "cholesky": lambda m, a, n, b: sharded.cholesky(a, axis="rows"),
     "log_prob": lambda m, a, n, b: log_prob(m, a, n),
     "sample": lambda m, a, n, b: gj.sample(jax.random.key(0), gaussian(m, a)),
     "kl_divergence": kl,

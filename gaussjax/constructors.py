@@ -27,13 +27,13 @@ from gaussjax.covariances import (
     Isotropic,
     Kronecker,
     LowRank,
-    PartitionedCholesky,
     PrecisionCholesky,
     Root,
+    ShardedCholesky,
     Toeplitz,
 )
 from gaussjax.gaussian import Gaussian
-from gaussjax.linalg import banded, cholesky, fourier, partitioned, semidefinite
+from gaussjax.linalg import banded, cholesky, fourier, semidefinite, sharded
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -168,7 +168,7 @@ def from_semidefinite(
     return Gaussian(mean, Root(factor))
 
 
-def from_partitioned_covariance(
+def from_sharded_covariance(
     mean: ArrayLike, matrix: ArrayLike, *, axis: str | tuple[str, ...]
 ) -> Gaussian:
     """N(mean, Σ) from a covariance matrix whose rows several devices share. O(d³ / devices)
@@ -184,13 +184,13 @@ def from_partitioned_covariance(
         TypeError: an argument is not real.
 
     >>> with jax.set_mesh(jax.make_mesh((1,), ("rows",))):
-    ...     print(from_partitioned_covariance([0.0], [[4.0]], axis="rows").cov.lower)
+    ...     print(from_sharded_covariance([0.0], [[4.0]], axis="rows").cov.lower)
     [[2.]]
     """
     mean, matrix = _mean_and_matrix(mean, "matrix", matrix)
-    is_symmetric = functools.partial(partitioned.is_symmetric, axis=axis)
-    factorise = functools.partial(partitioned.cholesky, axis=axis)
-    return Gaussian(mean, PartitionedCholesky(_factor(matrix, is_symmetric, factorise), axis))
+    is_symmetric = functools.partial(sharded.is_symmetric, axis=axis)
+    factorise = functools.partial(sharded.cholesky, axis=axis)
+    return Gaussian(mean, ShardedCholesky(_factor(matrix, is_symmetric, factorise), axis))
 
 
 def from_precision(mean: ArrayLike, matrix: ArrayLike) -> Gaussian:

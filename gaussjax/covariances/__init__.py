@@ -11,10 +11,10 @@ from gaussjax.covariances.isotropic import Isotropic
 from gaussjax.covariances.kronecker import Kronecker
 from gaussjax.covariances.kronecker_plus_diagonal import KroneckerPlusDiagonal
 from gaussjax.covariances.low_rank import LowRank
-from gaussjax.covariances.partitioned import PartitionedCholesky
 from gaussjax.covariances.precision import PrecisionCholesky
 from gaussjax.covariances.root import Root
 from gaussjax.covariances.scaled import Scaled
+from gaussjax.covariances.sharded_cholesky import ShardedCholesky
 from gaussjax.covariances.stacked_blocks import StackedBlocks
 from gaussjax.covariances.sum import Sum
 from gaussjax.covariances.toeplitz import Toeplitz
@@ -31,7 +31,7 @@ __all__ = [
     "Kronecker",
     "KroneckerPlusDiagonal",
     "LowRank",
-    "PartitionedCholesky",
+    "ShardedCholesky",
     "PrecisionCholesky",
     "Root",
     "Scaled",

@@ -5,7 +5,7 @@ derivatives of all orders in both modes. Batches of matrices up to 256 rows run 
 a CPU, where the library was built with a C++ compiler: `kernels` lists them.
 """
 
-from gaussjax.linalg import partitioned
+from gaussjax.linalg import sharded
 from gaussjax.linalg._kernels.native import kernels
 from gaussjax.linalg.factor import SafeCholesky, cholesky, safe_cholesky
 from gaussjax.linalg.products import lower_product
@@ -24,7 +24,7 @@ __all__ = [
     "kernels",
     "logdet_lower",
     "lower_product",
-    "partitioned",
+    "sharded",
     "safe_cholesky",
     "solve_lower",
     "solve_lower_transpose",

@@ -15,14 +15,14 @@ from compiling import quick_jax
 from jax.sharding import AxisType
 
 import gaussjax as gj
-from gaussjax.linalg import partitioned
+from gaussjax.linalg import sharded
 from gaussjax.testing import check_covariance
 
-PROGRAM = Path(__file__).with_name("partitioned.py")
+PROGRAM = Path(__file__).with_name("sharded_cholesky.py")
 
 
 def run(*arguments):
-    """What `partitioned.py` found in a process of its own, that has eight devices."""
+    """What `sharded_cholesky.py` found in a process of its own, that has eight devices."""
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
     result = subprocess.run(
         [sys.executable, PROGRAM, *arguments],
@@ -90,7 +90,7 @@ def test_on_one_device_it_passes_the_conformance_suite(monkeypatch):
     lower = random_lower(np.random.default_rng(6), 6)
     with jax.set_mesh(mesh(AxisType.Explicit)):
         check_covariance(
-            lambda: gj.PartitionedCholesky(jnp.asarray(lower), "rows"),
+            lambda: gj.ShardedCholesky(jnp.asarray(lower), "rows"),
             lower.astype(float) @ lower.T.astype(float),
         )
 
@@ -101,7 +101,7 @@ def test_what_stands_above_the_diagonal_is_not_read():
     garbage = np.where(np.triu(np.ones((8, 8), bool), 1), np.nan, lower)
 
     def of(lower):
-        g = gj.Gaussian(jnp.zeros(8), gj.PartitionedCholesky(lower, "rows"))
+        g = gj.Gaussian(jnp.zeros(8), gj.ShardedCholesky(lower, "rows"))
         color, kl = jnp.sum(gj.color(g, x)), gj.kl_divergence(g, gj.standard(8))
         return gj.log_prob(g, x) + color + kl + gj.kl_divergence(gj.standard(8), g)
 
@@ -116,7 +116,7 @@ def test_kl_is_zero_with_a_zero_gradient_between_equal_ones():
     lower = jnp.asarray(random_lower(np.random.default_rng(0), 8))
 
     def kl(a, b):
-        p, q = (gj.Gaussian(jnp.zeros(8), gj.PartitionedCholesky(x, "rows")) for x in (a, b))
+        p, q = (gj.Gaussian(jnp.zeros(8), gj.ShardedCholesky(x, "rows")) for x in (a, b))
         return gj.kl_divergence(p, q)
 
     with jax.set_mesh(mesh()):
@@ -126,15 +126,15 @@ def test_kl_is_zero_with_a_zero_gradient_between_equal_ones():
 
 
 def test_errors_name_the_mesh_and_the_sizes():
-    g = gj.Gaussian(jnp.zeros(2), gj.PartitionedCholesky(jnp.eye(2), "rows"))
+    g = gj.Gaussian(jnp.zeros(2), gj.ShardedCholesky(jnp.eye(2), "rows"))
     with pytest.raises(ValueError, match="axis must name an axis"):
         gj.log_prob(g, jnp.zeros(2))
     with pytest.raises(ValueError, match=r"axis must name an axis .* got 'rows' for \("):
-        partitioned.cholesky(jnp.eye(2), axis="rows")
+        sharded.cholesky(jnp.eye(2), axis="rows")
     with jax.set_mesh(mesh()):
         with pytest.raises(ValueError, match=r"got 'columns' for \('rows',\)"):
-            gj.entropy(gj.Gaussian(jnp.zeros(2), gj.PartitionedCholesky(jnp.eye(2), "columns")))
+            gj.entropy(gj.Gaussian(jnp.zeros(2), gj.ShardedCholesky(jnp.eye(2), "columns")))
         with pytest.raises(ValueError, match="divisor from 16 to 256, got 257 / 1"):
-            partitioned.solve_lower(jnp.eye(257), jnp.zeros(257), axis="rows")
+            sharded.solve_lower(jnp.eye(257), jnp.zeros(257), axis="rows")
         with pytest.raises(ValueError, match="matrix must be symmetric"):
-            gj.from_partitioned_covariance([0.0, 0.0], [[1.0, 0.5], [0.0, 1.0]], axis="rows")
+            gj.from_sharded_covariance([0.0, 0.0], [[1.0, 0.5], [0.0, 1.0]], axis="rows")

@@ -1,6 +1,6 @@
 """How devices share the rows of a matrix, and what each of them does with its own.
 
-The functions of a `Layout` run inside `shard_map`; `partitioned.py` says how they work together.
+The functions of a `Layout` run inside `shard_map`; `triangles.py` says how they work together.
 """
 
 import functools

@@ -2,7 +2,7 @@
 
 >>> import jax
 >>> with jax.set_mesh(jax.make_mesh((1,), ("rows",))):
-...     print(PartitionedCholesky(jnp.array([[2.0, 0.0], [1.0, 1.0]]), axis="rows").dense())
+...     print(ShardedCholesky(jnp.array([[2.0, 0.0], [1.0, 1.0]]), axis="rows").dense())
 [[4. 2.]
  [2. 2.]]
 """
@@ -14,14 +14,14 @@ from gaussjax._struct import leaf, static, structure
 from gaussjax.covariances import pairs
 from gaussjax.covariances.base import Covariance, dtype_of
 from gaussjax.covariances.cholesky import Cholesky
-from gaussjax.linalg import partitioned
 from gaussjax.linalg.divergence import divergence_of_roots
 from gaussjax.linalg.ranges import lengths
+from gaussjax.linalg.sharded import triangles
 from gaussjax.linalg.triangular import logdet_of_diagonal
 
 
 @structure
-class PartitionedCholesky(Covariance):
+class ShardedCholesky(Covariance):
     """Σ = L Lᵀ, `lower` `(..., d, d)` as in `Cholesky`, its rows over `axis` of the mesh.
 
     With n devices each holds d²/n numbers, and a small multiple of that while it computes: also for
@@ -31,7 +31,7 @@ class PartitionedCholesky(Covariance):
     """
 
     lower: Float[Array, "... d d"] = leaf(rank=2)
-    axis: partitioned.Axis = static()
+    axis: triangles.Axis = static()
 
     @property
     def dim(self) -> int:
@@ -40,11 +40,11 @@ class PartitionedCholesky(Covariance):
 
     def color(self, noise: Float[Array, " d"], /) -> Float[Array, " d"]:
         """L ε, every device its rows."""
-        return partitioned.product(self._lower(), noise, self.axis)
+        return triangles.product(self._lower(), noise, self.axis)
 
     def whiten(self, vector: Float[Array, " d"], /) -> Float[Array, " d"]:
         """L⁻¹ v."""
-        return partitioned.solve(self.lower, vector, self.axis)
+        return triangles.solve(self.lower, vector, self.axis)
 
     def logdet(self) -> Float[Array, ""]:
         """2 Σ log Lᵢᵢ."""
@@ -52,12 +52,12 @@ class PartitionedCholesky(Covariance):
 
     def divergence_to(self, other: Covariance, /) -> Float[Array, ""]:
         """By E = K⁻¹(L − K), if `other` is one on the same axis, or diagonal; else by whole L."""
-        if isinstance(other, PartitionedCholesky) and other.axis == self.axis:
+        if isinstance(other, ShardedCholesky) and other.axis == self.axis:
             return other._divergence_of(self.lower, self._diagonal())
         scale = _deviations(other)
         if scale is None:
             return pairs.divergence(self._whole(), other)
-        strict = partitioned.triangle(self.lower, self.axis, diagonal=0.0) / scale[:, None]
+        strict = triangles.triangle(self.lower, self.axis, diagonal=0.0) / scale[:, None]
         return _divergence(self._diagonal(), scale, strict)
 
     def divergence_from(self, other: Covariance, /) -> Float[Array, ""]:
@@ -65,22 +65,22 @@ class PartitionedCholesky(Covariance):
         scale = _deviations(other)
         if scale is None:
             return pairs.divergence(other, self._whole())
-        return self._divergence_of(partitioned.diagonal_matrix(scale, self.axis), scale)
+        return self._divergence_of(triangles.diagonal_matrix(scale, self.axis), scale)
 
     def trace_to(self, other: Covariance, /) -> Float[Array, ""] | None:
         """‖K⁻¹L‖², if `other` is one on the same axis, or diagonal."""
         scale = _deviations(other)
         if scale is not None:
             ratio = self._lower() / scale[:, None]
-        elif isinstance(other, PartitionedCholesky) and other.axis == self.axis:
-            ratio = partitioned.solve(other.lower, self._lower(), self.axis)
+        elif isinstance(other, ShardedCholesky) and other.axis == self.axis:
+            ratio = triangles.solve(other.lower, self._lower(), self.axis)
         else:
             return None
-        return jnp.sum(jnp.square(partitioned.triangle(ratio, self.axis)))
+        return jnp.sum(jnp.square(triangles.triangle(ratio, self.axis)))
 
     def color_transpose(self, vector: Float[Array, " d"], /) -> Float[Array, " d"]:
         """Lᵀ v, of a vector that every device has."""
-        return super().color_transpose(partitioned.whole(vector, self.axis))
+        return super().color_transpose(triangles.whole(vector, self.axis))
 
     def plus(self, other: Covariance, /) -> Covariance | None:
         """By whole L: the root of a sum is not shared."""
@@ -90,20 +90,20 @@ class PartitionedCholesky(Covariance):
         """diag(f) L, with columns turned so that its diagonal stays positive."""
         rows = jnp.broadcast_to(factor, (self.dim,))
         lower = rows[:, None] * self._lower() * jnp.sign(rows)[None]
-        return PartitionedCholesky(lower, self.axis)
+        return ShardedCholesky(lower, self.axis)
 
     def variance(self) -> Float[Array, " d"]:
         """Squared lengths of the rows of L. O(d²), not O(d³)"""
         lengths = jnp.sum(jnp.square(self._lower()), axis=1)
-        return partitioned.whole(lengths, self.axis)
+        return triangles.whole(lengths, self.axis)
 
     def stddev(self) -> Float[Array, " d"]:
         """Lengths of the rows of L. O(d²), not O(d³)"""
-        return partitioned.whole(lengths(self._lower()), self.axis)
+        return triangles.whole(lengths(self._lower()), self.axis)
 
     def dense_factor(self) -> Float[Array, "d d"]:
         """L, whole on every device."""
-        return partitioned.whole(self._lower(), self.axis)
+        return triangles.whole(self._lower(), self.axis)
 
     def color_symmetric(self, noise: Float[Array, " d"], /) -> Float[Array, " d"]:
         """By whole L: eigenvectors are not shared."""
@@ -111,28 +111,28 @@ class PartitionedCholesky(Covariance):
 
     def dense(self) -> Float[Array, "d d"]:
         """Σ, rows over the axis: on no device whole."""
-        return partitioned.gram(self._lower(), self.axis)
+        return triangles.gram(self._lower(), self.axis)
 
     def dense_precision(self) -> Float[Array, "d d"]:
         """Σ⁻¹, rows over the axis: on no device whole."""
-        one = partitioned.diagonal_matrix(jnp.ones(self.dim, dtype_of(self)), self.axis)
-        whitener = partitioned.solve(self.lower, one, self.axis)
-        return partitioned.gram(partitioned.transposed(whitener, self.axis), self.axis)
+        one = triangles.diagonal_matrix(jnp.ones(self.dim, dtype_of(self)), self.axis)
+        whitener = triangles.solve(self.lower, one, self.axis)
+        return triangles.gram(triangles.transposed(whitener, self.axis), self.axis)
 
     def _whole(self) -> Cholesky:
         return Cholesky(self.dense_factor())
 
     def _lower(self) -> Array:
-        return partitioned.triangle(self.lower, self.axis)
+        return triangles.triangle(self.lower, self.axis)
 
     def _diagonal(self) -> Array:
-        return partitioned.diagonal(self.lower, self.axis)
+        return triangles.diagonal(self.lower, self.axis)
 
     def _divergence_of(self, root: Array, diagonal: Array) -> Array:
         """D(A, Σ) from the rows of a triangular root of A."""
-        difference = partitioned.triangle(root - self.lower, self.axis)
-        e = partitioned.solve(self.lower, difference, self.axis)
-        strict = partitioned.triangle(e, self.axis, diagonal=0.0)
+        difference = triangles.triangle(root - self.lower, self.axis)
+        e = triangles.solve(self.lower, difference, self.axis)
+        strict = triangles.triangle(e, self.axis, diagonal=0.0)
         return _divergence(diagonal, self._diagonal(), strict)
 
 

@@ -1,4 +1,4 @@
-"""Programs on one Gaussian over eight devices, for `test_partitioned`: prints what it finds."""
+"""One Gaussian over eight devices: programs for `test_sharded_cholesky`, which print findings."""
 
 import functools
 import json
@@ -12,7 +12,7 @@ from catalogue import random_lower
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import gaussjax as gj
-from gaussjax.linalg import partitioned
+from gaussjax.linalg import sharded
 
 KEY = jax.random.key(0)
 RESULT = (
@@ -55,7 +55,7 @@ def dense(mean, lower):
 
 
 def shared(mean, lower):
-    return gj.Gaussian(mean, gj.PartitionedCholesky(lower, "rows"))
+    return gj.Gaussian(mean, gj.ShardedCholesky(lower, "rows"))
 
 
 def of_matrix(cholesky, weights, matrix):
@@ -73,7 +73,7 @@ def everything(of, cholesky, m, a, n, b, matrix):
     return values | {"cholesky and its derivatives": of_matrix(cholesky, b, matrix)}
 
 
-SHARED = functools.partial(everything, shared, functools.partial(partitioned.cholesky, axis="rows"))
+SHARED = functools.partial(everything, shared, functools.partial(sharded.cholesky, axis="rows"))
 
 
 def error(got, expected):
@@ -122,13 +122,13 @@ def compare(axis_type, d=128):
             for x in values
         ]
         got = program(*placed)
-        bad = partitioned.cholesky(placed[4] - 5, axis="rows")
+        bad = sharded.cholesky(placed[4] - 5, axis="rows")
         try:
-            gj.from_partitioned_covariance(placed[0], -placed[4], axis="rows")
+            gj.from_sharded_covariance(placed[0], -placed[4], axis="rows")
             refused = ""
         except ValueError as sentence:
             refused = str(sentence)
-        g = gj.from_partitioned_covariance(*placed[::4], axis="rows")
+        g = gj.from_sharded_covariance(*placed[::4], axis="rows")
         made = error(g.cov.lower, values[1])
     matrices = [x for x in jax.tree.leaves(got) if x.ndim == 2 and x.shape[0] == d]
     return {
@@ -146,7 +146,7 @@ def measure(d=512):
     """What each device holds and sends, from programs that are not run."""
 
     def factor(m, a, n, b):
-        return partitioned.cholesky(a, axis="rows")
+        return sharded.cholesky(a, axis="rows")
 
     functions = {
         **{name: functools.partial(FUNCTIONS[name], shared) for name in MEASURED},

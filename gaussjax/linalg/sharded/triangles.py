@@ -26,7 +26,7 @@ from jaxtyping import Array, Bool, Float
 from gaussjax import _errors
 from gaussjax._lift import lift
 from gaussjax.linalg.products import dot
-from gaussjax.linalg.shared_rows import (
+from gaussjax.linalg.sharded.rows import (
     Axis,
     Layout,
     backward,
