@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float
 from gaussjax import _errors
 from gaussjax._dtypes import result_dtype
 from gaussjax._lift import lift, lift_as_whole
-from gaussjax.covariances import restricted
+from gaussjax.covariances import conditionals
 from gaussjax.gaussian import Gaussian, sample
 
 
@@ -35,7 +35,7 @@ def condition_where(
     >>> condition_where(g, [2.0, jnp.nan], mask=[True, False]).mean
     Array([2., 1.], dtype=float32)
     """
-    law = restricted.conditional_where(g.cov, mask, _values(g, mask, x))
+    law = conditionals.conditional_where(g.cov, mask, _values(g, mask, x))
     return Gaussian(jnp.where(mask, x, g.mean + law.mean), law.cov)  # x itself, to the bit
 
 
@@ -62,7 +62,7 @@ def log_prob_observed(
     """
     values = _values(g, mask, x)
     infinite = jnp.any(jnp.isinf(values)) & ~jnp.any(jnp.isnan(values))
-    law = restricted.conditional_where(g.cov, mask, jnp.where(infinite, 0.0, values))
+    law = conditionals.conditional_where(g.cov, mask, jnp.where(infinite, 0.0, values))
     return jnp.where(infinite, -jnp.inf, law.log_evidence)  # ∞ − ∞ on the way would be NaN
 
 

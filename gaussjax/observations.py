@@ -12,11 +12,11 @@ from jaxtyping import Array, Bool, Float
 
 from gaussjax._lift import lift, lift_as_whole
 from gaussjax._struct import exported
-from gaussjax.covariances import Cholesky, restricted
+from gaussjax.covariances import Cholesky, conditionals, restricted
 from gaussjax.covariances.base import any_root
 from gaussjax.covariances.precision import kept_precision_root, posterior_of_precision
 from gaussjax.gaussian import Gaussian
-from gaussjax.linalg.conditional import condition_on_law
+from gaussjax.linalg.laws.conditional import condition_on_law
 from gaussjax.linalg.products import dot
 
 
@@ -124,7 +124,7 @@ def observe(
         noise = Gaussian(mean, restricted.unit_where(~mask, noise.cov))
     innovation = y - dot(matrix, prior.mean) - noise.mean
     if root is None:
-        law = restricted.posterior_of_root(prior.cov, matrix, noise.cov, innovation)
+        law = conditionals.posterior_of_root(prior.cov, matrix, noise.cov, innovation)
     else:
         law = posterior_of_precision(prior.cov, root, matrix, noise.cov, innovation)
     log_evidence = law.log_evidence
@@ -191,5 +191,5 @@ def product(p: Gaussian, q: Gaussian) -> Product:
     >>> product(from_scale([0.0], [1.0]), from_scale([2.0], [1.0])).gaussian.mean.round(4)
     Array([1.], dtype=float32)
     """
-    law = restricted.posterior(p.cov, q.cov, q.mean - p.mean)
+    law = conditionals.posterior(p.cov, q.cov, q.mean - p.mean)
     return Product(Gaussian(p.mean + law.mean, law.cov), law.log_evidence)

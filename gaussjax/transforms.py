@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Int
 from gaussjax import _errors
 from gaussjax._dtypes import result_dtype
 from gaussjax._lift import lift, lift_as_whole
-from gaussjax.covariances import Cholesky, pairs, restricted
+from gaussjax.covariances import Cholesky, conditionals, pairs, restricted
 from gaussjax.covariances.base import Indices
 from gaussjax.gaussian import Gaussian
 from gaussjax.linalg.products import dot
@@ -239,5 +239,5 @@ def _from_start(indices: Array, dim: int) -> tuple[Array, Array]:
 
 
 def _conditioned(g: Gaussian, kept: Indices, given: Indices, values: Array) -> Gaussian:
-    law = restricted.conditional(g.cov, kept, given, values - g.mean[given])
+    law = conditionals.conditional(g.cov, kept, given, values - g.mean[given])
     return Gaussian(g.mean[kept] + law.mean, law.cov)

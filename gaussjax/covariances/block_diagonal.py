@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from gaussjax._struct import nested, structure
-from gaussjax.covariances import pairs, restricted
+from gaussjax.covariances import conditionals, pairs, restricted
 from gaussjax.covariances.base import Conditional, Covariance, Indices, dtype_of
 
 
@@ -87,12 +87,12 @@ class BlockDiagonal(Covariance):
             return None
         parts = jnp.split(values, np.cumsum([len(i) for i in seen])[:-1])
         together = zip(self.blocks, rest, seen, parts, strict=True)
-        return _independent([restricted.conditional(*block) for block in together])
+        return _independent([conditionals.conditional(*block) for block in together])
 
     def conditional_where(self, mask: Array, values: Array, /) -> Conditional:
         """Block by block."""
         parts = zip(self.blocks, self._split(mask), self._split(values), strict=True)
-        return _independent([restricted.conditional_where(c, m, v) for c, m, v in parts])
+        return _independent([conditionals.conditional_where(c, m, v) for c, m, v in parts])
 
     def posterior(self, noise: Covariance, value: Array, /) -> Conditional | None:
         """Block by block, if the noise has blocks of the same sizes or is diagonal."""
@@ -100,7 +100,7 @@ class BlockDiagonal(Covariance):
         if noises is None:
             return None
         parts = zip(self.blocks, noises, self._split(value), strict=True)
-        return _independent([restricted.posterior(c, e, v) for c, e, v in parts])
+        return _independent([conditionals.posterior(c, e, v) for c, e, v in parts])
 
     @property
     def noise_dim(self) -> int:

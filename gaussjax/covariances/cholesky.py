@@ -5,22 +5,18 @@ Array([[4., 2.],
        [2., 2.]], dtype=float32)
 """
 
-import math
-
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from gaussjax._struct import leaf, structure
 from gaussjax.covariances.base import Conditional, Covariance, Indices, log_normal
 from gaussjax.linalg._kernels import small
-from gaussjax.linalg.conditional import Conditioned, condition_rows, condition_triangle
+from gaussjax.linalg.laws.conditional import Conditioned, condition_triangle
 from gaussjax.linalg.products import dot
 from gaussjax.linalg.ranges import lengths
-from gaussjax.linalg.roots import triangular_root
 from gaussjax.linalg.triangular import (
     inv_quad_lower,
-    logdet_of_diagonal,
     logdet_of_triangle,
     solve,
 )
@@ -85,49 +81,15 @@ class Cholesky(Covariance):
         signs = jnp.where(rows < 0, -1.0, 1.0).astype(rows.dtype)
         return Cholesky(rows[:, None] * jnp.tril(self.lower) * signs[None])
 
-    def conditional(self, kept: Indices, given: Indices, values: Array, /) -> Conditional:
-        """By rotations of the columns of L, or by QR of its rows, those given first. O(d³)"""
+    def conditional(self, kept: Indices, given: Indices, values: Array, /) -> Conditional | None:
+        """By rotations of the columns of L where positions are static. O(d³)"""
         if not isinstance(kept, np.ndarray):
-            return condition_root(jnp.tril(self.lower), kept, given, values)
+            return None
         order = {"kept": tuple(kept.tolist()), "given": tuple(np.asarray(given).tolist())}
         return conditional_of(condition_triangle(self.lower, values, **order), values)
-
-    def conditional_where(self, mask: Array, values: Array, /) -> Conditional:
-        """By QR of the rows of L, those in the mask first. O(d³)"""
-        return condition_root_where(jnp.tril(self.lower), mask, values)
-
-
-def condition_root(
-    root: Float[Array, "d k"], kept: Indices, given: Indices, values: Float[Array, " m"], /
-) -> Conditional:
-    """`Covariance.conditional` of Σ = F Fᵀ, from the rows of F."""
-    rows = jnp.concatenate([root[given], root[kept]])
-    return conditional_of(condition_rows(rows, values), values)
 
 
 def conditional_of(parts: Conditioned, values: Float[Array, " m"], /) -> Conditional:
     """The law of what is kept, and the density of the values given."""
     evidence = log_normal(parts.distance, parts.logdet, len(values))
     return Conditional(parts.mean, Cholesky(parts.root), evidence)
-
-
-def condition_root_where(
-    root: Float[Array, "d k"], mask: Bool[Array, " d"], values: Float[Array, " d"], /
-) -> Conditional:
-    """`Covariance.conditional_where` of Σ = F Fᵀ, from the rows of F.
-
-    As `condition_root`, in the order that a stable sort puts the mask in. Substitution on the
-    sorted rows reaches the given ones first, so what stands behind them is masked, not cut off.
-    """
-    order = jnp.argsort(~mask)  # stable: a triangle stays one when the order is undone
-    back = jnp.argsort(order)
-    lower = triangular_root(root[order])
-    given = mask[order]
-    whitened = jnp.where(given, solve(lower, values[order]), 0.0)
-    pivots = jnp.where(given, jnp.diagonal(lower), 1.0)
-    count = jnp.sum(mask, dtype=values.dtype)
-    distance = jnp.sum(jnp.square(whitened)) + count * math.log(2 * math.pi)
-    rest = jnp.where(given[None] | given[:, None], 0.0, lower)
-    mean = jnp.where(mask, values, dot(lower, whitened)[back])
-    evidence = -0.5 * distance - logdet_of_diagonal(pivots)
-    return Conditional(mean, Cholesky(rest[back][:, back]), evidence)

@@ -16,8 +16,8 @@ from gaussjax.covariances.base import BLOCK, Covariance, dtype_of, over_basis
 from gaussjax.covariances.cholesky import Cholesky
 from gaussjax.covariances.sum import Sum
 from gaussjax.linalg import low_rank
-from gaussjax.linalg.divergence import divergence_of_ratio, divergence_of_roots
-from gaussjax.linalg.trace import trace_of_roots
+from gaussjax.linalg.laws.divergence import divergence_of_ratio, divergence_of_roots
+from gaussjax.linalg.laws.trace import trace_of_roots
 
 
 def shifted_divergence(

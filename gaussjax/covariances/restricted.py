@@ -1,24 +1,16 @@
-"""Marginals, conditionals, posteriors and rescalings of any structure: its own rule, or dense.
-
-The dense way takes the rows of a root of Σ that belong to the coordinates in question, and makes
-them triangular by QR, so that no covariance matrix is formed and none subtracted.
-"""
+"""Maps, marginals and rescalings of any structure: its own rule, or by rows of a root of Σ."""
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from gaussjax.covariances.base import Conditional, Covariance, Indices, any_root, dtype_of
+from gaussjax.covariances.base import Covariance, Indices, any_root, dtype_of
 from gaussjax.covariances.cholesky import (
     Cholesky,
-    condition_root,
-    condition_root_where,
-    conditional_of,
 )
 from gaussjax.covariances.diagonal import Diagonal
 from gaussjax.covariances.root import Root
 from gaussjax.covariances.scaled import Scaled
-from gaussjax.linalg.conditional import condition_observed
 from gaussjax.linalg.roots import triangular_root
 from gaussjax.linalg.semidefinite import rank_revealing_root
 
@@ -37,44 +29,6 @@ def marginal(cov: Covariance, indices: Indices, /) -> Covariance:
     """Σ restricted to these rows and columns."""
     law = cov.marginal(indices)
     return Cholesky(rank_revealing_root(root_rows(cov, indices))) if law is None else law
-
-
-def conditional(
-    cov: Covariance, kept: Indices, given: Indices, values: Float[Array, " m"], /
-) -> Conditional:
-    """Law of the coordinates `kept` of N(0, Σ) where those `given` have these values."""
-    law = cov.conditional(kept, given, values)
-    return condition_root(any_root(cov), kept, given, values) if law is None else law
-
-
-def conditional_where(cov: Covariance, mask: Array, values: Array, /) -> Conditional:
-    """N(0, Σ) given the values at the mask; they are zero elsewhere."""
-    law = cov.conditional_where(mask, values)
-    return condition_root_where(any_root(cov), mask, values) if law is None else law
-
-
-def posterior(cov: Covariance, noise: Covariance, value: Float[Array, " d"], /) -> Conditional:
-    """Law of x ~ N(0, Σ) given that x + e has this value, e ~ N(0, Σ')."""
-    law = cov.posterior(noise, value)
-    if law is not None:
-        return law
-    law = noise.posterior(cov, value)  # that of e, and x is the rest of the value
-    if law is not None:
-        return Conditional(value - law.mean, law.cov, law.log_evidence)
-    return posterior_of_root(cov, None, noise, value)
-
-
-def posterior_of_root(
-    cov: Covariance,
-    matrix: Float[Array, "m d"] | None,
-    noise: Covariance,
-    value: Float[Array, " m"],
-    /,
-) -> Conditional:
-    """Law of x ~ N(0, F Fᵀ) given that H x + e has this value; H is the identity if None."""
-    root = any_root(cov)
-    matrix = jnp.eye(cov.dim, dtype=root.dtype) if matrix is None else matrix
-    return conditional_of(condition_observed(root, matrix, any_root(noise), value), value)
 
 
 def unit_where(mask: Bool[Array, " d"], cov: Covariance, /) -> Covariance:

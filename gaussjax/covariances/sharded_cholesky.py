@@ -14,7 +14,7 @@ from gaussjax._struct import leaf, static, structure
 from gaussjax.covariances import pairs
 from gaussjax.covariances.base import Covariance, dtype_of
 from gaussjax.covariances.cholesky import Cholesky
-from gaussjax.linalg.divergence import divergence_of_roots
+from gaussjax.linalg.laws.divergence import divergence_of_roots
 from gaussjax.linalg.ranges import lengths
 from gaussjax.linalg.sharded import triangles
 from gaussjax.linalg.triangular import logdet_of_diagonal

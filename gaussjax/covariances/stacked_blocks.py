@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from gaussjax._struct import nested, ranks, structure
-from gaussjax.covariances import pairs, restricted
+from gaussjax.covariances import conditionals, pairs, restricted
 from gaussjax.covariances.base import Conditional, Covariance, Indices
 from gaussjax.covariances.block_diagonal import groups_of
 from gaussjax.covariances.diagonal import Diagonal
@@ -86,13 +86,13 @@ class StackedBlocks(Covariance):
             return None
         parts = values.reshape(self._count, len(seen))
         return _independent(
-            jax.vmap(lambda c, v: restricted.conditional(c, rest, seen, v))(self._each, parts)
+            jax.vmap(lambda c, v: conditionals.conditional(c, rest, seen, v))(self._each, parts)
         )
 
     def conditional_where(self, mask: Array, values: Array, /) -> Conditional:
         """Block by block."""
         parts = mask.reshape(self._shape), values.reshape(self._shape)
-        return _independent(jax.vmap(restricted.conditional_where)(self._each, *parts))
+        return _independent(jax.vmap(conditionals.conditional_where)(self._each, *parts))
 
     def posterior(self, noise: Covariance, value: Array, /) -> Conditional | None:
         """Block by block, if the noise has as many of the same size or is diagonal."""
@@ -100,7 +100,7 @@ class StackedBlocks(Covariance):
         if noises is None:
             return None
         values = value.reshape(self._shape)
-        return _independent(jax.vmap(restricted.posterior)(self._each, noises, values))
+        return _independent(jax.vmap(conditionals.posterior)(self._each, noises, values))
 
     @property
     def noise_dim(self) -> int:

@@ -19,7 +19,7 @@ from jaxtyping import Array, Float
 from gaussjax.linalg._kernels import rotations, small
 from gaussjax.linalg._kernels.batch import kernel
 from gaussjax.linalg._kernels.limits import TILE
-from gaussjax.linalg.exchange import eliminate, multiplied_out, observed
+from gaussjax.linalg.laws.exchange import eliminate, multiplied_out, observed
 from gaussjax.linalg.products import dot
 from gaussjax.linalg.ranges import lengths
 from gaussjax.linalg.roots import (

@@ -1,0 +1,1 @@
+"""What Gaussians with given roots say of each other: conditionals, divergences, traces."""
