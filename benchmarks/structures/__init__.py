@@ -1,0 +1,1 @@
+"""`python -m benchmarks.structures`: the structures at large sizes, and in pairs."""
