@@ -13,19 +13,16 @@ import pytest
 
 import gaussjax as gj
 from gaussjax.linalg import (
-    conditional,
-    divergence,
-    exchange,
     factor,
     orthonormal,
     roots,
     semidefinite,
     sums,
-    trace,
     triangular,
 )
 from gaussjax.linalg import vector_products as vectors
 from gaussjax.linalg._kernels import native
+from gaussjax.linalg.laws import conditional, divergence, exchange, trace
 
 pytestmark = pytest.mark.skipif(not native.kernels(), reason="there are no native kernels here")
 
@@ -169,7 +166,7 @@ def test_what_has_no_distance_or_direction_is_nan():
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("d", "size"), [(20, 3), (40, 1), (300, 9)])
-@pytest.mark.parametrize("name", ["inv_quad", "solutions"])
+@pytest.mark.parametrize("name", ["inv_quad", "orthonormal_rows", "solutions"])
 def test_few_matrices_and_large_ones_go_one_by_one(name, d, size, dtype):
     with jax.enable_x64(dtype == "float64"):
         kernel, arrays = KERNELS[name][0](d), arguments(name, d, dtype, size)

@@ -6,6 +6,7 @@ rule takes d basis vectors a block at a time, so no d × d array appears unless 
 
 import functools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -30,8 +31,10 @@ def shifted_divergence(
     root_a, root_b = a.covariance_root(), b.covariance_root()
     if root_a is not None and root_b is not None:
         return divergence_of_roots(root_a, root_b, shift)
-    value = divergence(a, b) + b.inv_quad(shift)
-    singular = (b.logdet() == -jnp.inf) & (a.logdet() > -jnp.inf)
+    distance, logdet = b.inv_quad_and_logdet(shift)
+    logdets = a.logdet(), logdet
+    value = _divergence(a, b, logdets) + distance
+    singular = (logdet == -jnp.inf) & (logdets[0] > -jnp.inf)
     value = jnp.where(singular, jnp.inf, value)
     return jnp.where(a.is_valid() & b.is_valid(), value, jnp.nan)  # in products signs are lost
 
@@ -50,6 +53,10 @@ def divergence(a: Covariance, b: Covariance, /) -> Float[Array, ""]:
     Exact however close A and B are, but for structures that share no rule. Where a d × d array is
     there already, or small, these have that of the ratio, else that of its columns.
     """
+    return _divergence(a, b, (a.logdet(), b.logdet()))
+
+
+def _divergence(a: Covariance, b: Covariance, logdets: tuple[Array, Array]) -> Array:
     zero = jnp.zeros(a.dim, jnp.result_type(dtype_of(a), dtype_of(b)))
     root_a, root_b = a.covariance_root(), b.covariance_root()
     if root_a is not None and root_b is not None:
@@ -60,14 +67,14 @@ def divergence(a: Covariance, b: Covariance, /) -> Float[Array, ""]:
         return divergence_of_roots(root_b, root_a, zero)
     parts_a, parts_b = a.thin_parts(), b.thin_parts()
     if parts_a is not None and parts_b is not None:
-        return _thin_divergence(a, b, parts_a, parts_b)
+        return _thin_divergence(a, b, (parts_a, parts_b), logdets)
     same = _own_divergence(a, b)
     if same is not None:
         return same
     if _is_dense(a) or _is_dense(b) or a.dim <= BLOCK:
         ratio = jax.vmap(b.whiten, 1, 1)(a.dense_factor())
-        return divergence_of_ratio(ratio, a.logdet() - b.logdet())
-    return _divergence_by_columns(a, b)
+        return divergence_of_ratio(ratio, logdets[0] - logdets[1])
+    return _divergence_by_columns(a, b, logdets)
 
 
 def log_ratio(a: Covariance, b: Covariance, /) -> Float[Array, ""]:
@@ -131,14 +138,16 @@ def add(a: Covariance, b: Covariance, /) -> Covariance:
 
 
 def _thin_divergence(
-    a: Covariance, b: Covariance, parts_a: tuple[Array, Array], parts_b: tuple[Array, Array]
+    a: Covariance, b: Covariance, parts: tuple[Any, Any], logdets: tuple[Array, Array]
 ) -> Array:
-    close = low_rank.comparable(parts_a, parts_b)
+    close = low_rank.comparable(*parts)
     # A batch computes both branches, and neither may put a NaN into the other's gradient.
-    safe_a, safe_b = (
-        (jnp.where(close, s, 1.0), jnp.where(close, w, 0.0)) for s, w in (parts_a, parts_b)
+    safe_a, safe_b = ((jnp.where(close, s, 1.0), jnp.where(close, w, 0.0)) for s, w in parts)
+    return jax.lax.cond(
+        close,
+        lambda: low_rank.divergence(safe_a, safe_b),
+        lambda: textbook(a, b, logdets),
     )
-    return jax.lax.cond(close, lambda: low_rank.divergence(safe_a, safe_b), lambda: textbook(a, b))
 
 
 def _own_divergence(a: Covariance, b: Covariance) -> Array | None:
@@ -153,10 +162,10 @@ def _own_divergence(a: Covariance, b: Covariance) -> Array | None:
 # with no more memory than the columns. Up to tr S⁶ the series leaves out less than
 #   Σ |t|⁷/7 ≤ (tr S⁴)^(7/4)/7,
 # and takes over from the textbook formula where that is below d ε, the rounding of the latter.
-def _divergence_by_columns(a: Covariance, b: Covariance) -> Array:
+def _divergence_by_columns(a: Covariance, b: Covariance, logdets: tuple[Array, Array]) -> Array:
     dtype = jnp.result_type(dtype_of(a), dtype_of(b))
     limit = (7 * a.dim * float(jnp.finfo(dtype).eps)) ** (2 / 7)  # of √tr S⁴, and D ≲ ½ √d of that
-    known = textbook(a, b)
+    known = textbook(a, b, logdets)
     far = ~(jax.lax.stop_gradient(known) < math.sqrt(a.dim) * limit)
 
     def change(v: Array) -> Array:
@@ -180,9 +189,12 @@ def _divergence_by_columns(a: Covariance, b: Covariance) -> Array:
     return jax.lax.cond(all_of_batch(far), lambda: known, nearby)
 
 
-def textbook(a: Covariance, b: Covariance, /) -> Float[Array, ""]:
+def textbook(
+    a: Covariance, b: Covariance, /, logdets: tuple[Array, Array] | None = None
+) -> Float[Array, ""]:
     """tr(B⁻¹A) − d − log|B⁻¹A|, whose error is of the order of rounding times d."""
-    return trace_solve(a, b) - a.dim - (a.logdet() - b.logdet())
+    logdet_a, logdet_b = (a.logdet(), b.logdet()) if logdets is None else logdets
+    return trace_solve(a, b) - a.dim - (logdet_a - logdet_b)
 
 
 def _is_dense(cov: Covariance) -> bool:

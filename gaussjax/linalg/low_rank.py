@@ -257,7 +257,9 @@ def divergence(a: Parts, b: Parts) -> Float[Array, ""]:
     W_a − W_b, which are exact when the two are close.
     """
     (s_a, w_a), (s_b, w_b) = a, b
-    w_a, w_b = _of_one_rank(w_a, w_b)
+    rank_b = w_b.shape[1]  # G_b, G and N have no more rows: others of a padded W_b are those of I
+    change = jnp.subtract(*_of_one_rank(w_a, w_b))
+    padded = functools.partial(_with_rows, rows=change.shape[1])
 
     # D(C, B). With 1 + t = s_a²/s_b², τ = t/(1 + t), leverages h = squared columns of G_b and
     # Z = G_b diag(τ) G_bᵀ:  Σ (t − log(1 + t)) − Σ t τ h + (−tr Z − log|I − Z|).
@@ -270,17 +272,22 @@ def divergence(a: Parts, b: Parts) -> Float[Array, ""]:
     # D(A, C). With E = (W_a − W_b)ᵀ/s_a, V = W_b/s_a = GᵀLᵀ, N = L⁻¹, F = N E, ζ = NᵀG Eᵀ and
     # Y = G Fᵀ + F Gᵀ + F Fᵀ:  (tr Y − log|I + Y|) + ‖E − E GᵀG‖² + ‖ζ‖² − ‖F‖².
     _, rows, inverse_c = _stacked(w_b / s_a[:, None])
-    e = ((w_a - w_b) / s_a[:, None]).T
-    along, f = dot(rows, e.T), dot(inverse_c, e)
-    rest, zeta, cross = e - dot(along.T, rows), dot(inverse_c.T, along), dot(rows, f.T)
+    e = (change / s_a[:, None]).T
+    along, f = dot(rows, e.T), jnp.concatenate([dot(inverse_c, e[:rank_b]), e[rank_b:]])
+    rest, zeta, cross = e - dot(along.T, rows), dot(inverse_c.T, along), padded(dot(rows, f.T))
     y = cross + cross.T + dot(f, f.T)
     factors = excess_of_logdet(y) + _squares(rest) + _squares(zeta) - _squares(f)
 
     # tr((A − C)(B⁻¹ − C⁻¹)) = tr((W_b E' + E'ᵀW_bᵀ + E'ᵀE') C⁻¹ diag(s_a² − s_b²) B⁻¹), E' = E s_a.
     e_b = e * (s_a / s_b)[None]
     rest_b = e_b - dot(dot(e_b, g.T), g)
-    beside = dot(inverse_b.T, g) * rest + rest_b * (rest + dot(inverse_c.T, rows))
+    beside = padded(dot(inverse_b.T, g)) * rest
+    beside += rest_b * (rest + padded(dot(inverse_c.T, rows)))
     return scales + factors + jnp.sum((t * (s_b / s_a))[None] * beside)
+
+
+def _with_rows(x: Array, *, rows: int) -> Array:
+    return jnp.pad(x, ((0, rows - x.shape[0]), (0, 0)))
 
 
 def _of_one_rank(*factors: Array) -> list[Array]:

@@ -33,7 +33,7 @@ def _(primals, tangents):
     return (lower, rows), (dot(lower, x), change - dot(x, rows))
 
 
-@kernel(2, to=(2, 2), tile=TILE, native="orthonormal_rows")
+@kernel(2, to=(2, 2), tile=TILE, native="orthonormal_rows", single=True)
 def _rows_in_turn(factor: Array) -> tuple[Array, Array]:
     """Gram-Schmidt on each row twice, after which Q is orthonormal to rounding.
 

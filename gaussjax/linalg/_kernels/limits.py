@@ -17,10 +17,10 @@ WRITTEN_NUMBERS = 16
 
 NATIVE = 256
 """Largest matrix of a batch that fills a kernel's lanes: beyond, its triangles leave the cache. In
-`call.cc` too, for kernels that then take one matrix at a time."""
+`kernels.h` too, for kernels that then take one matrix at a time."""
 
 NATIVE_BATCH = 8
-"""Smallest batch of matrices above `WRITTEN` for lanes: half of them in float32. See `call.cc`."""
+"""Smallest batch of matrices above `WRITTEN` for lanes: half in float32. See `kernels.h`."""
 
 SHARED = 64
 """Largest matrix that many vectors share for a native kernel: beyond, LAPACK solves for all."""

@@ -28,7 +28,6 @@ namespace {
 constexpr int64_t kVector = 64;             // bytes, as in lanes.h
 constexpr int64_t kWorthSharing = 1 << 18;  // numbers times steps, about 100 µs of work
 constexpr int kChunksPerThread = 8;
-constexpr int64_t kLarge = 256, kFew = 8;  // a larger matrix, or fewer of them, goes by itself
 constexpr int kOperands = 8;
 
 // The best level that this machine has.
@@ -165,7 +164,7 @@ XLA_FFI_Error* run(const Kernel& kernel, XLA_FFI_CallFrame* frame) {
   if (n == 0) return nullptr;
   batch->vectors = kernel.scratch(batch->in);
   batch->order = order(frame->attrs);
-  batch->single = kernel.single && (d > kLarge || n < kFew);
+  batch->single = kernel.single && (is_large(batch->in[0]) || n < kFew);
   batch->lanes = batch->single ? 1 : kVector / (is_double ? 8 : 4);
   int64_t groups = (n + batch->lanes - 1) / batch->lanes;
   int64_t helpers = n * d * d * (8 + d) / 8 < kWorthSharing ? 0 : threads(frame) - 1;

@@ -15,6 +15,11 @@ struct Operand {
   int64_t columns;  // 1 for a vector
 };
 
+// A larger matrix, or fewer of them, goes by itself where a kernel has a way for it.
+constexpr int64_t kLarge = 256, kFew = 8;
+
+inline bool is_large(const Operand& x) { return x.rows > kLarge || x.columns > kLarge; }
+
 struct Call {
   const Operand* in;
   const Operand* out;

@@ -161,11 +161,45 @@ void rank_revealing_root(const Call& call, int64_t first, int64_t last, void* sc
   store_lower(Target<T>(call.out[0], first, last), l, d);
 }
 
+inline int64_t orthonormal_scratch(const Operand* in) {
+  return is_large(in[0]) ? in[0].rows : triangle_and_rows(in);
+}
+
+// `orthonormal_rows` of one matrix, in the place of Q: by columns that stay in the cache.
+template <class T>
+void orthonormal_rows_of_one(const Call& call, int64_t index, T* along) {
+  constexpr int64_t kColumns = 1024;
+  int64_t d = call.in[0].rows, k = call.in[0].columns;
+  T *l = result<T>(call.out[0], index), *q = result<T>(call.out[1], index);
+  memcpy(q, matrix<T>(call.in[0], index), d * k * sizeof(T));
+  auto columns = [k](int64_t c) { return k - c < kColumns ? k - c : kColumns; };
+  for (int64_t i = 0; i < d; ++i) {
+    T *own = q + i * k, *line = l + i * d, unit = largest_of_numbers(own, k);
+    T start = unit == 0 ? T(__builtin_nan("")) : T(0);  // a row of zeros has no direction
+    for (int64_t j = 0; j < d; ++j) line[j] = j < i ? start : T(0);
+    scale_numbers(own, 1 / unit, k);
+    for (int pass = 0; pass < 2; ++pass) {
+      for (int64_t j = 0; j < i; ++j) along[j] = 0;
+      for (int64_t c = 0; c < k; c += kColumns)
+        for (int64_t j = 0; j < i; ++j)
+          along[j] += dot_of_numbers(own + c, q + j * k + c, columns(c));
+      for (int64_t c = 0; c < k; c += kColumns)
+        for (int64_t j = 0; j < i; ++j)
+          subtract_numbers(own + c, along[j], q + j * k + c, columns(c));
+      for (int64_t j = 0; j < i; ++j) line[j] += along[j] * unit;
+    }
+    T norm = sqrt(dot_of_numbers(own, own, k));
+    scale_numbers(own, 1 / norm, k);
+    line[i] = norm * unit + start;
+  }
+}
+
 // L and Q of F = L Q: each row less what those before it have of it, twice, in a unit of its own.
 template <class T>
 void orthonormal_rows(const Call& call, int64_t first, int64_t last, void* scratch) {
   using V = Vector<T>;
   int64_t d = call.in[0].rows, k = call.in[0].columns;
+  if (call.single) return orthonormal_rows_of_one(call, first, static_cast<T*>(scratch));
   V *l = static_cast<V*>(scratch), *f = l + triangle(d), *units = f + d * k;
   Source<T>(call.in[0], first, last).load(f, 0, d * k);
   in_units<T>(f, units, d, k, k);

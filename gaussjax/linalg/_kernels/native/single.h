@@ -1,4 +1,4 @@
-// Substitution with one matrix: its rows go through the lanes, and none is transposed.
+// What goes by one matrix: its rows go through the lanes, and none is transposed.
 
 #pragma once
 
@@ -28,6 +28,35 @@ T dot_of_numbers(const T* x, const T* y, int64_t n) {
   return total;
 }
 
+// v − a x in place.
+template <class T>
+void subtract_numbers(T* v, T a, const T* x, int64_t n) {
+  constexpr int W = width<T>;
+  int64_t i = 0;
+  for (; i + W <= n; i += W) {
+    Vector<T> rest = load(v + i) - load(x + i) * a;
+    memcpy(v + i, &rest, sizeof(rest));
+  }
+  for (; i < n; ++i) v[i] -= x[i] * a;
+}
+
+template <class T>
+void scale_numbers(T* v, T a, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) v[i] *= a;
+}
+
+// The largest magnitude, or NaN.
+template <class T>
+T largest_of_numbers(const T* x, int64_t n) {
+  T largest = 0;
+  for (int64_t i = 0; i < n; ++i) {
+    T size = fabs(x[i]);
+    largest = size <= largest ? largest : size;
+    if (largest != largest) return largest;
+  }
+  return largest;
+}
+
 // L⁻¹v in place.
 template <class T>
 void substitute(const T* l, T* v, int64_t d) {
@@ -40,16 +69,10 @@ void substitute(const T* l, T* v, int64_t d) {
 // L⁻ᵀv in place.
 template <class T>
 void substitute_transpose(const T* l, T* v, int64_t d) {
-  constexpr int W = width<T>;
   for (int64_t i = d; i-- > 0;) {
     const T* own = l + i * d;
-    T x = v[i] = v[i] / own[i];
-    int64_t j = 0;
-    for (; j + W <= i; j += W) {
-      Vector<T> rest = load(v + j) - load(own + j) * x;
-      memcpy(v + j, &rest, sizeof(rest));
-    }
-    for (; j < i; ++j) v[j] -= own[j] * x;
+    v[i] /= own[i];
+    subtract_numbers(v, v[i], own, i);
   }
 }
 
