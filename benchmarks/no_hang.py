@@ -293,6 +293,16 @@ def _parametrizations(lower: jax.Array) -> Cases:
         found[function.__name__] = function, (triangle,)
     for function in (pz.vector_from_lower, pz.vector_from_scaled_lower, pz.vector_from_correlation):
         found[function.__name__] = function, (lower,)
+    for function in (pz.lower_log_jacobian, pz.scaled_lower_log_jacobian):
+        found[function.__name__] = function, (triangle,)
+    for function in (pz.covariance_log_jacobian, pz.correlation_matrix_log_jacobian):
+        found[function.__name__] = function, (lower,)
+    found["correlation_log_jacobian"] = pz.correlation_log_jacobian, (corner,)
+    found["gaussian_log_jacobian"] = lambda v: pz.gaussian_log_jacobian(v, dim), (vector,)
+    found["vector_from_gaussian"] = (
+        _of_cholesky(pz.vector_from_gaussian),
+        (vector[:, :dim], lower),
+    )
     return {f"parametrize.{name}": case for name, case in found.items()}
 
 
@@ -308,6 +318,7 @@ def check_that_all_are_there(names: Cases) -> None:
     """A public function that is not called here is an error."""
     without_arrays = {"batch_shape", "dim", "standard"}
     without_arrays |= {"broadcast_to", "concatenate", "reshape", "stack", "take"}
+    without_arrays |= {"form_of"}
     without_arrays |= {"from_sharded_covariance"}  # one Gaussian for several devices
     sizes = {"vector_size", "correlation_size", "gaussian_size"}
     called = {name.split()[0].split(".")[-1] for name in names} | without_arrays | sizes

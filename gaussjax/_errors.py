@@ -4,6 +4,7 @@ Every sentence names the argument, what was expected and what came; shapes, neve
 """
 
 import dataclasses
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -324,6 +325,15 @@ def dimension(name: str, value: Any) -> int:
     if value < 0:
         raise ValueError(f"{name} must not be negative, got {value}.")
     return int(value)
+
+
+def no_form(name: str, cov: Any, known: Iterable[type]) -> TypeError:
+    """The sentence for a structure that no vector stands for."""
+    names = ", ".join(t.__name__ for t in known)
+    return TypeError(
+        f"{name} must have one of the structures {names} to become a vector, got "
+        f"{type(cov).__name__}: as_cholesky({name}) has one."
+    )
 
 
 def all_true(sentence: str, valid: Array, cure: str = "") -> None:

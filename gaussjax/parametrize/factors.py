@@ -1,68 +1,19 @@
-"""Unconstrained vectors to factors, and back: what a network head or an optimizer needs.
+"""Vectors to triangles and back.
 
-A factor's free entries are read row by row. The diagonal goes through a positive map, `Exp` or
-`Softplus`, each with a floor that keeps the factor away from singular:
-
->>> lower_from_vector([0.0, 3.0, 0.0])
-Array([[1., 0.],
-       [3., 1.]], dtype=float32)
+>>> vector_from_lower([[1.0, 0.0], [3.0, 1.0]])
+Array([0., 3., 0.], dtype=float32)
 """
 
-import dataclasses
 import math
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from gaussjax import _errors
 from gaussjax._lift import lift
-from gaussjax.covariances import Cholesky
-from gaussjax.gaussian import Gaussian
-
-
-@dataclasses.dataclass(frozen=True)
-class Exp:
-    """x ↦ eˣ + floor, for diagonals.
-
-    >>> Exp().inverse(Exp()(jnp.float32(-3.0)))
-    Array(-3., dtype=float32)
-    """
-
-    floor: float = 0.0
-
-    def __call__(self, x: Array) -> Array:
-        """Positive value of an unconstrained one."""
-        return jnp.exp(x) + self.floor
-
-    def inverse(self, y: Array) -> Array:
-        """Unconstrained value of a positive one above the floor; NaN below it."""
-        return jnp.log(y - self.floor)
-
-
-@dataclasses.dataclass(frozen=True)
-class Softplus:
-    """x ↦ log(1 + eˣ) + floor, for diagonals: linear for large x, so gentler than `Exp`.
-
-    >>> Softplus(floor=0.5)(jnp.float32(-80.0))
-    Array(0.5, dtype=float32)
-    """
-
-    floor: float = 0.0
-
-    def __call__(self, x: Array) -> Array:
-        """Positive value of an unconstrained one."""
-        return jax.nn.softplus(x) + self.floor
-
-    def inverse(self, y: Array) -> Array:
-        """Unconstrained value of a positive one above the floor; NaN below it."""
-        excess = y - self.floor
-        return excess + jnp.log(-jnp.expm1(-excess))  # log(eʸ − 1), which overflows
-
-
-Positive = Exp | Softplus
+from gaussjax.parametrize.positive import Exp, Positive
 
 
 def vector_size(dim: int) -> int:
@@ -89,11 +40,12 @@ def lower_from_vector(
 
     Source: Pinheiro & Bates, Statistics and Computing 6 (1996), §2.2 (log-Cholesky).
 
+    >>> from gaussjax.parametrize import Softplus
     >>> lower_from_vector([0.0, 3.0, 0.0], diagonal=Softplus()).round(4)
     Array([[0.6931, 0.    ],
            [3.    , 0.6931]], dtype=float32)
     """
-    return _map_diagonal(diagonal, _fill(vector, _triangle_dim(vector)))
+    return _map_diagonal(diagonal, fill(vector, triangle_dim(vector)))
 
 
 @lift
@@ -129,7 +81,7 @@ def scaled_lower_from_vector(
     Array([[1., 0.],
            [6., 2.]], dtype=float32)
     """
-    free = _fill(vector, _triangle_dim(vector))
+    free = fill(vector, triangle_dim(vector))
     scale = diagonal(jnp.diagonal(free))
     return scale[:, None] * _map_diagonal(jnp.ones_like, free)
 
@@ -182,8 +134,8 @@ def correlation_from_vector(vector: Float[Array, "... n"]) -> Float[Array, "... 
     Array([[1. , 0. ],
            [0.6, 0.8]], dtype=float32)
     """
-    dim = _triangle_dim(vector, strict=True)
-    unit = _fill(vector, dim, offset=-1) + jnp.eye(dim, dtype=vector.dtype)
+    dim = triangle_dim(vector, strict=True)
+    unit = fill(vector, dim, offset=-1) + jnp.eye(dim, dtype=vector.dtype)
     # Squares of the entries may overflow, and the reciprocal of what is close to the largest number
     # is not in the range of the dtype.
     largest = jnp.max(jnp.abs(unit), axis=1, keepdims=True)
@@ -207,42 +159,16 @@ def vector_from_correlation(lower: Float[Array, "... d d"]) -> Float[Array, "...
     return unit[jnp.tril_indices(lower.shape[-1], -1)]
 
 
-def gaussian_size(dim: int) -> int:
-    """Entries of the vector that `gaussian_from_vector` takes: d + d(d+1)/2.
-
-    Raises:
-        TypeError, ValueError: `dim` is not an integer, or negative.
-
-    >>> gaussian_size(3)
-    9
-    """
-    return dim + vector_size(dim)
-
-
-def gaussian_from_vector(vector: ArrayLike, dim: int, *, diagonal: Positive = Exp()) -> Gaussian:
-    """A network head's output `(..., d + d(d+1)/2)` to a Gaussian: mean, then factor. O(d²)
-
-    Raises:
-        ValueError: the vector's length is not d + d(d+1)/2.
-
-    >>> gaussian_from_vector([5.0, 0.0], 1).mean
-    Array([5.], dtype=float32)
-    """
-    vector = _errors.real_array("vector", vector)
-    _errors.rank_at_least("vector", vector, 1)
-    if vector.shape[-1] != gaussian_size(dim):
-        raise ValueError(
-            f"vector must have {gaussian_size(dim)} entries along its last axis for dim {dim}, "
-            f"got shape {vector.shape}."
-        )
-    mean, entries = vector[..., :dim], vector[..., dim:]
-    return Gaussian(mean, Cholesky(lower_from_vector(entries, diagonal=diagonal)))
-
-
-def _fill(vector: Array, size: int, *, offset: int = 0) -> Array:
+def fill(vector: Array, size: int, *, offset: int = 0) -> Array:
     """Square matrix with the vector's entries in its lower triangle, row by row."""
     empty = jnp.zeros((size, size), vector.dtype)
     return empty.at[jnp.tril_indices(size, offset)].set(vector)
+
+
+def diagonal_of_vector(vector: Array) -> Array:
+    """The entries of the diagonal of a triangle that is read row by row."""
+    rows = range(triangle_dim(vector))
+    return vector[jnp.array([i * (i + 3) // 2 for i in rows], dtype=int)]
 
 
 def _map_diagonal(function: Callable[[Array], Array], lower: Array) -> Array:
@@ -250,7 +176,7 @@ def _map_diagonal(function: Callable[[Array], Array], lower: Array) -> Array:
     return jnp.tril(lower, -1) + jnp.diag(function(jnp.diagonal(lower)))
 
 
-def _triangle_dim(vector: Array, *, strict: bool = False) -> int:
+def triangle_dim(vector: Array, *, strict: bool = False) -> int:
     """The d whose lower triangle, strict or not, has as many entries as the vector."""
     length = vector.shape[-1]
     below = (math.isqrt(8 * length + 1) - 1) // 2  # rows of a triangle with its diagonal
