@@ -1,27 +1,13 @@
-"""flax: `flax.serialization` of Gaussians and structures, once this module is imported.
-
-`to_bytes`, `from_bytes`, `to_state_dict` and `from_state_dict` take a Gaussian anywhere in a tree:
-parameters, a `TrainState`, the state of an optimiser. Static fields come from the target. As flax
-wants a dictionary there, a `TrainState` takes `params={"g": g}`, not a bare Gaussian.
-
->>> import gaussjax as gj
->>> g = gj.from_scale([1.0, 2.0], [3.0, 4.0])
->>> serialization.from_bytes(gj.from_scale([0.0, 0.0], [1.0, 1.0]), serialization.to_bytes(g)).cov
-Diagonal(scale=array([3., 4.], dtype=float32))
-"""
+"""`flax.serialization` of Gaussians and structures, once this module is imported."""
 
 import dataclasses
 from typing import Any
 
+from flax import serialization
+
 from gaussjax import covariances
 from gaussjax._struct import replaced
-from gaussjax.adapters._extras import missing
 from gaussjax.gaussian import Gaussian
-
-try:
-    from flax import serialization
-except ImportError as _error:
-    raise missing("flax", _error) from _error
 
 
 def register(cls: type) -> type:
