@@ -348,5 +348,6 @@ def all_true(sentence: str, valid: Array, cure: str = "") -> None:
 
 
 def _kind(value: Any) -> str:
-    dtype = getattr(value, "dtype", None)
-    return type(value).__name__ if dtype is None else f"{dtype} of shape {value.shape}"
+    if not (hasattr(value, "dtype") and hasattr(value, "shape")):
+        return type(value).__name__
+    return f"{value.dtype} of shape {value.shape}"
