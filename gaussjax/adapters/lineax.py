@@ -32,8 +32,8 @@ from equinox.internal._primitive import _vprim_p
 from jax._src import dispatch
 from lineax._solve import linear_solve_p
 
-# lineax traces a solve when its primitive is lowered. By then JAX has decided, from the program that
-# it saw, whether anything asks which devices there are, as some kernels do. So it is told here.
+# lineax traces a solve when its primitive is lowered. By then JAX has decided, from the program
+# that it saw, whether anything asks which devices there are, as some kernels do: it is told here.
 dispatch.prim_requires_devices_during_lowering.update((linear_solve_p, _vprim_p))
 
 

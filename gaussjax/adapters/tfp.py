@@ -45,7 +45,7 @@ class GaussianDistribution(tfd.Distribution):
         *,
         validate_args: bool = False,
         allow_nan_stats: bool = True,
-        name: str = "Gaussian",
+        name: str = "GaussianDistribution",  # as TFP knows it to be no name of its own
     ) -> None:
         parameters = dict(locals())
         self._gaussian = gaussian
