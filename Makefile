@@ -22,10 +22,10 @@ READY := $(VENV)/.ready
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-oldest test-plain sanitize lint types format bench
+.PHONY: help train test test-oldest test-plain sanitize lint types format bench release-check
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo '  ARGS="--help" passes arguments on, as in: make train ARGS="--posterior diagonal"'
 	@echo '  PYTHON=python3.11 takes another Python, in an environment of its own'
 
@@ -70,6 +70,15 @@ format: $(READY) ## Fix what can be fixed, and format
 
 bench: $(READY) ## Compare speed with other libraries: tables and figures in benchmarks/results/
 	$(BIN)/python -m benchmarks speed $(ARGS)
+
+release-check: .venv-release/.ready ## Check that this commit can be released; ARGS=--dry-run before it is tagged
+	.venv-release/bin/python .ci/release.py $(ARGS)
+
+.venv-release/.ready: $(READY) constraints.txt
+	$(BIN)/python -m venv --clear .venv-release
+	.venv-release/bin/python -m pip install --quiet --disable-pip-version-check \
+	    --constraint constraints.txt build twine
+	@touch $@
 
 # The stamp is written last: an interrupted installation is taken up again, a finished one is kept.
 $(READY): pyproject.toml constraints.txt hatch_build.py $(wildcard $(addprefix gaussjax/linalg/_kernels/native/,*.cc *.h build.py))
