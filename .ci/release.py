@@ -20,7 +20,16 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 TESTS = ("test_around.py", "test_batches.py", "test_errors.py", "test_programs.py")
-FOOTPRINT = ("jax", "jaxlib", "jaxtyping", "ml_dtypes", "numpy", "opt_einsum", "scipy")
+FOOTPRINT = (
+    "cython_runtime",
+    "jax",
+    "jaxlib",
+    "jaxtyping",
+    "ml_dtypes",
+    "numpy",
+    "opt_einsum",
+    "scipy",
+)
 
 
 def main() -> None:

@@ -1,56 +1,110 @@
-"""The README's tables of speed, from the results of `make bench`.
+"""The tables of README.md and docs/speed.md, from the results of `make bench` and of accuracy.
 
 python -m benchmarks.front_page
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from benchmarks import harness
 from benchmarks.operations import COARSE
 
 PEERS = ("jax by hand", "distrax", "tfp", "numpyro", "torch")
-TABLES = (
-    {
+DOCUMENTS = ("README.md", "docs/speed.md")
+FRONT = {
+    "KL divergence": "kl", "its gradient": "kl_gradient", "`log_prob`": "log_prob",
+    " its gradient": "log_prob_gradient", "`sample`": "sample", "`condition`": "condition",
+    "`observe`": "observe", "`linalg.cholesky`": "cholesky",
+}  # fmt: skip
+FRONT_DIMS = (4, 16, 64, 256)
+WHOLE = {
+    "densities": {
         "KL": "kl", "its gradient": "kl_gradient", "`log_prob`": "log_prob",
         " its gradient": "log_prob_gradient", "`sample`": "sample",
     },
-    {
+    "posteriors": {
         "`condition`": "condition", "its gradient": "condition_gradient",
         "`observe`": "observe", " its gradient": "observe_gradient",
         "`cholesky`": "cholesky", "  its gradient": "cholesky_gradient",
     },
-    {"points": "likelihood", "their gradient": "likelihood_gradient"},
-)  # fmt: skip
+    "points": {"points": "likelihood", "their gradient": "likelihood_gradient"},
+}  # fmt: skip
+
+Cells = dict[tuple[str, int, str], Any]
 
 
 def main() -> None:
-    """Prints them: milliseconds, and how many times faster than the fastest peer."""
-    data = harness.load("speed")
-    cells = {
+    """Writes them into the documents."""
+    for document in DOCUMENTS:
+        path = harness.ROOT / document
+        path.write_text(filled(path.read_text()))
+
+
+def filled(text: str) -> str:
+    """A document with its tables: each stands between its name and an end."""
+
+    def replaced(match: re.Match[str]) -> str:
+        return f"{match[1]}\n{tables()[match[2]]()}{match[3]}"
+
+    return re.sub(r"(<!-- table: (\w+) -->)\n.*?(<!-- end -->)", replaced, text, flags=re.DOTALL)
+
+
+def tables() -> dict[str, Callable[[], str]]:
+    """Each table by its name."""
+    whole = {name: lambda columns=columns: by_size(columns) for name, columns in WHOLE.items()}
+    return {"speed": speed, "accuracy": accuracy, **whole}
+
+
+def speed() -> str:
+    """The front page's: an operation a row, a size a column, in one entry what is in two below."""
+    cells = measured()
+    sizes = [f"{cells['kl', d, 'gaussjax']['batch']:,} × {d}" for d in FRONT_DIMS]
+    rows = []
+    for name, measure in FRONT.items():
+        pairs = [entries(cells, measure, d) for d in FRONT_DIMS]
+        rows.append([name.strip(), *(f"{time} ms, {ratio}" for time, ratio in pairs)])
+    return harness.table(["B × d", *sizes], rows)
+
+
+def by_size(columns: dict[str, str]) -> str:
+    """A size a row, two entries for each measure."""
+    cells = measured()
+    header = ["B × d", *(x for name in columns for x in (name.strip(), ""))]
+    rows = []
+    for d in COARSE:
+        batch = cells[next(iter(columns.values())), d, "gaussjax"]["batch"]
+        both = [x for measure in columns.values() for x in entries(cells, measure, d)]
+        rows.append([f"{batch:,} × {d}", *both])
+    return harness.table(header, rows)
+
+
+def accuracy() -> str:
+    """Of a KL divergence: relative errors, and how many of many values are negative."""
+    data = harness.load("accuracy")
+    header = ["error of KL(p‖q)", "d = 2", "d = 6", "d = 16", "d = 64", "negative, d = 6"]
+    rows = []
+    for library, errors in data["errors"].items():
+        shown: Sequence[str] = [f"{x:.0e}" if x < 1 else f"{x:.0f}" for x in errors]
+        rows.append([library, *shown, f"{data['negative'][library][3] / 100:.0f} %"])
+    return harness.table(header, rows)
+
+
+def measured() -> Cells:
+    """The sweep over dimensions in float32, by measure, dimension and library."""
+    return {
         (c["measure"], c["dim"], c["library"]): c
-        for c in data["cells"]
+        for c in harness.load("speed")["cells"]
         if c["sweep"] == "dim" and c["dtype"] == "float32" and not c["error"]
     }
-    for columns in TABLES:
-        header = ["B × d", *(x for name in columns for x in (name.strip(), ""))]
-        print(harness.table(header, [row(cells, d, list(columns.values())) for d in COARSE]))
-        print()
 
 
-def row(cells: dict[tuple[str, int, str], Any], dim: int, measures: Sequence[str]) -> list[str]:
-    """One size: the batch, and two entries for each measure."""
-    own = [cells[measure, dim, "gaussjax"] for measure in measures]
-    entries = [f"{own[0]['batch']:,} × {dim}"]
-    for cell in own:
-        peers = [cells.get((cell["measure"], dim, peer)) for peer in PEERS]
-        best = min(peer["median"] for peer in peers if peer is not None)
-        ratio = best / cell["median"]
-        entries += [
-            f"{1e3 * cell['median']:.3g}",
-            f"{ratio:.1f}×" if ratio < 10 else f"{ratio:.0f}×",
-        ]
-    return entries
+def entries(cells: Cells, measure: str, dim: int) -> tuple[str, str]:
+    """Milliseconds, and how many times faster than the fastest peer."""
+    own = cells[measure, dim, "gaussjax"]["median"]
+    peers = [cells.get((measure, dim, peer)) for peer in PEERS]
+    ratio = min(peer["median"] for peer in peers if peer is not None) / own
+    return f"{1e3 * own:.3g}", f"{ratio:.1f}×" if ratio < 10 else f"{ratio:.0f}×"
 
 
 if __name__ == "__main__":

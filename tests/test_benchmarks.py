@@ -1,5 +1,6 @@
 """The benchmark measures, says what hangs, and writes tables and figures."""
 
+import re
 import sys
 
 import jax
@@ -8,7 +9,7 @@ import pytest
 pytest.importorskip("tyro")
 pytest.importorskip("matplotlib")
 
-from benchmarks import cells, harness, no_hang, tables
+from benchmarks import cells, front_page, harness, no_hang, tables
 from benchmarks.__main__ import speed
 from benchmarks.harness import Worker
 from benchmarks.operations import COARSE, MEASURES, SWEEPS, Row, rows
@@ -113,3 +114,21 @@ def test_every_public_function_is_called_for_hangs():
     assert "observe" in found
     with pytest.raises(LookupError, match="condition is not called"):
         no_hang.check_that_all_are_there({k: v for k, v in found.items() if k != "condition"})
+
+
+# Documents ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("document", front_page.DOCUMENTS)
+def test_the_tables_of_the_documents_are_those_of_the_results(document):
+    text = (harness.ROOT / document).read_text()
+    assert text.count("<!-- table: ") == text.count("<!-- end -->") > 0
+    assert front_page.filled(text) == text, "python -m benchmarks.front_page writes them"
+
+
+def test_the_front_page_is_two_screens_and_its_links_lead_somewhere():
+    text = (harness.ROOT / "README.md").read_text()
+    assert len(text.splitlines()) <= 100
+    links = re.findall(r"\]\(([^)#]+)\)", text)
+    assert len(links) > 15
+    assert [x for x in links if "://" not in x and not (harness.ROOT / x).exists()] == []
