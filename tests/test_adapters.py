@@ -42,7 +42,9 @@ def test_a_missing_library_is_named_with_its_extra(library):
 
 
 def test_gaussjax_itself_imports_no_other_library():
-    others = "'distrax', 'flax', 'numpyro'"
+    others = (
+        "'blackjax', 'distrax', 'flax', 'flowjax', 'lineax', 'numpyro', 'tensorflow_probability'"
+    )
     code = f"import sys, gaussjax; print([x for x in ({others}) if x in sys.modules])"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
