@@ -15,7 +15,7 @@ import gaussjax as gj
 from gaussjax import parametrize as pz
 
 KEY = jax.random.key(0)
-KINDS = ["banded_precision", "cholesky", "diagonal", "low_rank", "toeplitz"]
+KINDS = ["banded_precision", "cholesky", "diagonal", "low_rank"]
 LIBRARIES = {"tfp": "tensorflow_probability", "flowjax": "flowjax", "lineax": "lineax"}
 LIBRARIES["blackjax"] = "blackjax"
 
