@@ -182,7 +182,7 @@ class _TriangleForm(Form):
 class FullForm(_TriangleForm):
     """`Cholesky`: the lower factor of Σ, row by row."""
 
-    structure = Cholesky
+    structure: ClassVar[Callable[[Array], Covariance]] = Cholesky
 
     def isotropic(self, dim: int, scale: float) -> Covariance:
         """L = scale I."""
@@ -193,7 +193,7 @@ class FullForm(_TriangleForm):
 class PrecisionForm(_TriangleForm):
     """`PrecisionCholesky`: the lower factor of Σ⁻¹, row by row."""
 
-    structure = PrecisionCholesky
+    structure: ClassVar[Callable[[Array], Covariance]] = PrecisionCholesky
 
     def isotropic(self, dim: int, scale: float) -> Covariance:
         """L = I / scale."""
