@@ -149,6 +149,7 @@ def cases(batch: int, dim: int) -> Cases:
         **_constructors(one, x),
         **_of_linalg(one[1], other[1], x),
         **_parametrizations(one[1]),
+        **_of_data(x),
     }
     check_that_all_are_there(found)
     return found
@@ -306,6 +307,25 @@ def _parametrizations(lower: jax.Array) -> Cases:
     return {f"parametrize.{name}": case for name, case in found.items()}
 
 
+def _of_data(x: jax.Array) -> Cases:
+    """Each Gaussian from a few rows of data."""
+    dim = x.shape[-1]
+    noise = jax.random.normal(KEY, (*x.shape[:-1], dim + 2, dim))
+    rows = noise + x[..., None, :]
+    names = ("Isotropic", "Diagonal", "Cholesky", "BandedPrecision", "Circulant")
+    options: dict[str, Any] = {"BandedPrecision": {"bandwidth": 1}}
+    out: Cases = {
+        f"fit {name}": (
+            lambda x, s=name: gj.fit(x, structure=getattr(gj, s), **options.get(s, {})),
+            (rows,),
+        )
+        for name in names
+    }
+    out["moments"] = gj.moments, (rows,)
+    out["merge_moments"] = lambda x: gj.merge_moments(gj.moments(x), gj.moments(x[::-1])), (rows,)
+    return out
+
+
 def _of_cholesky(function: Function) -> Function:
     return lambda m, a, *rest: function(gj.Gaussian(m, gj.Cholesky(a)), *rest)
 
@@ -320,6 +340,7 @@ def check_that_all_are_there(names: Cases) -> None:
     without_arrays |= {"broadcast_to", "concatenate", "reshape", "stack", "take"}
     without_arrays |= {"form_of"}
     without_arrays |= {"from_sharded_covariance"}  # one Gaussian for several devices
+    without_arrays |= {"merge_moments_over"}  # the same
     sizes = {"vector_size", "correlation_size", "gaussian_size"}
     called = {name.split()[0].split(".")[-1] for name in names} | without_arrays | sizes
     for module in (gj, gj.linalg, gj.parametrize):

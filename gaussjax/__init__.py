@@ -41,6 +41,7 @@ from gaussjax.covariances import (
     Toeplitz,
 )
 from gaussjax.divergences import cross_entropy, kl_divergence, logdet_divergence
+from gaussjax.estimation import Moments, fit, merge_moments, merge_moments_over, moments
 from gaussjax.gaussian import (
     Gaussian,
     batch_shape,
@@ -165,6 +166,12 @@ __all__ = [
     # Missing data
     "impute",
     "log_prob_observed",
+    # Estimation
+    "Moments",
+    "fit",
+    "merge_moments",
+    "merge_moments_over",
+    "moments",
     # Singular laws
     "log_prob_on_support",
     "rank",
