@@ -41,7 +41,21 @@ from gaussjax.covariances import (
     Toeplitz,
 )
 from gaussjax.divergences import cross_entropy, kl_divergence, logdet_divergence
-from gaussjax.estimation import Moments, fit, merge_moments, merge_moments_over, moments
+from gaussjax.estimation import (
+    Moments,
+    constant_correlation,
+    constant_correlation_shrinkage,
+    fit,
+    ledoit_wolf,
+    ledoit_wolf_shrinkage,
+    merge_moments,
+    merge_moments_over,
+    moments,
+    nonlinear_shrinkage,
+    oas,
+    oas_shrinkage,
+    shrunk_eigenvalues,
+)
 from gaussjax.gaussian import (
     Gaussian,
     batch_shape,
@@ -168,10 +182,18 @@ __all__ = [
     "log_prob_observed",
     # Estimation
     "Moments",
+    "constant_correlation",
+    "constant_correlation_shrinkage",
     "fit",
+    "ledoit_wolf",
+    "ledoit_wolf_shrinkage",
     "merge_moments",
     "merge_moments_over",
     "moments",
+    "nonlinear_shrinkage",
+    "oas",
+    "oas_shrinkage",
+    "shrunk_eigenvalues",
     # Singular laws
     "log_prob_on_support",
     "rank",

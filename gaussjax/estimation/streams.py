@@ -7,6 +7,8 @@
 True
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -265,9 +267,7 @@ def _nonzero(value: Array) -> Array:
     return jnp.where(value == 0, 1.0, value)
 
 
-def as_moments(
-    data: Array | Moments, weights: Array | None, mask: Array | None, *, fourth: bool = False
-) -> Moments:
+def as_moments(data: Any, weights: Any, mask: Any, *, fourth: bool = False) -> Moments:
     """Moments of data, or those that are given: then without weights, which they have already."""
     if not isinstance(data, Moments):
         x = _errors.real_array("data", data)
