@@ -324,6 +324,9 @@ def _of_data(x: jax.Array) -> Cases:
     shrunk = (gj.ledoit_wolf, gj.oas, gj.constant_correlation, gj.ledoit_wolf_shrinkage)
     for function in (*shrunk, gj.oas_shrinkage, gj.constant_correlation_shrinkage):
         out[function.__name__] = function, (rows,)
+    mask = noise < 1
+    out["em_step"] = lambda x: gj.em_step(gj.standard(dim), x, mask=mask), (rows,)
+    out["pool_imputations"] = lambda x: gj.pool_imputations(x, jnp.square(x)), (x,)
     out["moments"] = gj.moments, (rows,)
     out["merge_moments"] = lambda x: gj.merge_moments(gj.moments(x), gj.moments(x[::-1])), (rows,)
     return out
@@ -344,7 +347,7 @@ def check_that_all_are_there(names: Cases) -> None:
     without_arrays |= {"form_of"}
     without_arrays |= {"from_sharded_covariance"}  # one Gaussian for several devices
     without_arrays |= {"merge_moments_over"}  # the same
-    without_arrays |= {"nonlinear_shrinkage", "shrunk_eigenvalues"}  # no gradient
+    without_arrays |= {"nonlinear_shrinkage", "shrunk_eigenvalues", "fit_missing"}  # no gradient
     sizes = {"vector_size", "correlation_size", "gaussian_size"}
     called = {name.split()[0].split(".")[-1] for name in names} | without_arrays | sizes
     for module in (gj, gj.linalg, gj.parametrize):
