@@ -326,6 +326,19 @@ def _of_data(x: jax.Array) -> Cases:
         out[function.__name__] = function, (rows,)
     mask = noise < 1
     out["em_step"] = lambda x: gj.em_step(gj.standard(dim), x, mask=mask), (rows,)
+    out["correlation"] = lambda x: gj.correlation(gj.fit(x)), (rows,)
+    out["partial_correlation"] = lambda x: gj.partial_correlation(gj.fit(x)), (rows,)
+    out["outliers"] = lambda x: gj.outliers(gj.standard(dim), x, level=jnp.float32(0.9)), (x,)
+    triangle = {
+        "lkj_log_prob": lambda a: gj.lkj_log_prob(a, 2.0),
+        "wishart_log_prob": lambda a: gj.wishart_log_prob(a, dim + 1.0, jnp.eye(dim)),
+        "inverse_wishart_log_prob": lambda a: gj.inverse_wishart_log_prob(
+            a, dim + 1.0, jnp.eye(dim)
+        ),
+        "correlation_log_jacobian": gj.correlation_log_jacobian,
+        "covariance_log_jacobian": gj.covariance_log_jacobian,
+    }
+    out |= {n: (f, (jnp.eye(dim) + 0.1 * rows[..., :dim, :] ** 2,)) for n, f in triangle.items()}
     out["pool_imputations"] = lambda x: gj.pool_imputations(x, jnp.square(x)), (x,)
     out["moments"] = gj.moments, (rows,)
     out["merge_moments"] = lambda x: gj.merge_moments(gj.moments(x), gj.moments(x[::-1])), (rows,)
@@ -348,6 +361,7 @@ def check_that_all_are_there(names: Cases) -> None:
     without_arrays |= {"from_sharded_covariance"}  # one Gaussian for several devices
     without_arrays |= {"merge_moments_over"}  # the same
     without_arrays |= {"nonlinear_shrinkage", "shrunk_eigenvalues", "fit_missing"}  # no gradient
+    without_arrays |= {"confidence_region", "aic", "bic"}
     sizes = {"vector_size", "correlation_size", "gaussian_size"}
     called = {name.split()[0].split(".")[-1] for name in names} | without_arrays | sizes
     for module in (gj, gj.linalg, gj.parametrize):

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
@@ -13,6 +14,37 @@ from gaussjax.estimation._rules import Scatter, regular_root
 from gaussjax.linalg.triangular import solve
 
 STEPS = 500
+PATIENCE = 10
+"""Steps without a smaller change than any before, after which changes are rounding noise."""
+
+
+def until_still(
+    step: Callable[[Any], Any], change: Callable[[Any, Any], Array], start: Any, steps: int
+) -> Any:
+    """Repeats a step until it changes nothing: to 16 ε, or as far as rounding lets changes fall."""
+    dtype = jnp.result_type(*jax.tree.leaves(start))
+    tolerance = 16 * float(jnp.finfo(dtype).eps)
+
+    def once(state: tuple[Any, Array, Array, Array]) -> tuple[Any, Array, Array, Array]:
+        old, best, stale, count = state
+        new = step(old)
+        size = change(old, new)
+        return new, jnp.minimum(best, size), jnp.where(size < best, 0, stale + 1), count + 1
+
+    def goes_on(state: tuple[Any, Array, Array, Array]) -> Array:
+        _, best, stale, count = state
+        return (best > tolerance) & (stale < PATIENCE) & (count < steps)  # NaN ends it
+
+    zero = jnp.array(0)
+    return lax.while_loop(goes_on, once, (start, jnp.array(jnp.inf, dtype), zero, zero))[0]
+
+
+def change_of_law(shift: Array, old: Covariance, new: Covariance) -> Array:
+    """The largest entry of L⁻¹ (μ' − μ) and of L⁻¹ L' − I: in units that do not depend on any."""
+    lower = old.dense_factor()
+    turned = solve(lower, new.dense_factor()) - jnp.eye(old.dim, dtype=lower.dtype)
+    moved = jnp.max(jnp.abs(old.whiten(shift)), initial=0)
+    return jnp.maximum(moved, jnp.max(jnp.abs(turned), initial=0))
 
 
 def kronecker(s: Scatter, sizes: tuple[int, ...]) -> Covariance:
@@ -23,7 +55,6 @@ def kronecker(s: Scatter, sizes: tuple[int, ...]) -> Covariance:
     k, d = s.rows.shape
     table = s.rows.reshape(k, *sizes)
     count = len(sizes)
-    tolerance = 4 * max(sizes) * float(jnp.finfo(table.dtype).eps)
 
     def update(lowers: list[Array], i: int) -> Array:
         """A root of Σᵢ given the others."""
@@ -34,23 +65,21 @@ def kronecker(s: Scatter, sizes: tuple[int, ...]) -> Covariance:
         rows = jnp.moveaxis(white, i + 1, -1).reshape(-1, sizes[i])
         return regular_root(rows) / jnp.sqrt(s.weight * (d // sizes[i]))
 
-    def step(state: tuple[tuple[Array, ...], Array, Array]) -> tuple[Any, ...]:
-        before, _, steps = state
+    def step(before: tuple[Array, ...]) -> tuple[Array, ...]:
         lowers = list(before)
         for i in range(count):
             lowers[i] = update(lowers, i)
             if i < count - 1:  # one scale for all, that of the last
                 lowers[i] = lowers[i] * math.sqrt(sizes[i]) / jnp.sqrt(jnp.sum(lowers[i] ** 2))
-        pairs = zip(lowers, before, strict=True)
-        change = [jnp.max(jnp.abs(a - b)) / jnp.max(jnp.abs(a)) for a, b in pairs]
-        return tuple(lowers), jnp.max(jnp.stack(change)), steps + 1
+        return tuple(lowers)
 
-    def goes_on(state: tuple[Any, ...]) -> Array:
-        return (state[1] > tolerance) & (state[2] < STEPS)
+    def change(old: tuple[Array, ...], new: tuple[Array, ...]) -> Array:
+        pairs = zip(old, new, strict=True)
+        turned = [solve(a, b) - jnp.eye(len(a), dtype=a.dtype) for a, b in pairs]
+        return jnp.max(jnp.stack([jnp.max(jnp.abs(x)) for x in turned]))
 
-    dtype = table.dtype
-    start = tuple(jnp.eye(n, dtype=dtype) for n in sizes)
-    lowers, _, _ = lax.while_loop(goes_on, step, (start, jnp.array(jnp.inf, dtype), jnp.array(0)))
+    start = tuple(jnp.eye(n, dtype=table.dtype) for n in sizes)
+    lowers = until_still(step, change, start, STEPS)
     valid = jnp.all(s.varies)
     return Kronecker(tuple(Cholesky(jnp.where(valid, x, jnp.nan)) for x in lowers))
 

@@ -20,7 +20,7 @@ from gaussjax import _errors
 from gaussjax._lift import lift_as_whole
 from gaussjax._struct import exported
 from gaussjax.covariances import Cholesky, restricted
-from gaussjax.estimation import _checks, _data
+from gaussjax.estimation import _checks, _data, _iterated
 from gaussjax.gaussian import Gaussian
 from gaussjax.linalg.factor import factorise
 from gaussjax.linalg.products import dot
@@ -43,9 +43,9 @@ def fit_missing(
 
     `x` is `(..., n, d)` with a `mask` of its shape and `weights` `(..., n)`, as in `moments`. Where
     entries are missing at random this is the estimate that complete rows, or the means of columns,
-    are not. Entries off the mask are not read. It ends when a step changes no parameter by more
-    than 64 ε of a deviation, at the latest after `steps` steps. Each of them is `em_step`, whose
-    `scan` is the trace of an estimate; the likelihood never falls. No reverse derivatives.
+    are not. Entries off the mask are not read. It ends when a step changes nothing but
+    by rounding, at the latest after `steps` steps. Each of them is `em_step`, whose `scan` is the
+    trace of an estimate; the likelihood never falls. No reverse derivatives.
 
     `most` m is the largest number of entries that are missing in a row. It is counted where the
     mask is known; under `jit` it is d, which costs more, unless you say it.
@@ -172,21 +172,14 @@ def _fit_missing(
     steps: int,
 ) -> Gaussian:
     each = _weights(x, mask, weights, most)
-    tolerance = 64 * float(jnp.finfo(x.dtype).eps)
 
-    def step(state: tuple[Gaussian, Array, Array]) -> tuple[Gaussian, Array, Array]:
-        g, _, count = state
-        new = _stepped(g, x, mask, each, most)
-        unit = jnp.sqrt(new.cov.variance())
-        moved = jnp.max(jnp.abs(new.mean - g.mean) / unit, initial=0)
-        turned = jnp.abs(new.cov.dense_factor() - g.cov.dense_factor()) / unit[:, None]
-        return new, jnp.maximum(moved, jnp.max(turned, initial=0)), count + 1
+    def step(g: Gaussian) -> Gaussian:
+        return _stepped(g, x, mask, each, most)
 
-    def goes_on(state: tuple[Gaussian, Array, Array]) -> Array:
-        return (state[1] > tolerance) & (state[2] < steps)  # NaN ends it
+    def change(old: Gaussian, new: Gaussian) -> Array:
+        return _iterated.change_of_law(new.mean - old.mean, old.cov, new.cov)
 
-    start = _start(x, mask, each), jnp.array(jnp.inf, x.dtype), jnp.array(0)
-    return lax.while_loop(goes_on, step, start)[0]
+    return _iterated.until_still(step, change, _start(x, mask, each), steps)
 
 
 def _weights(x: Array, mask: Array, weights: Array | None, most: int) -> Array:

@@ -25,7 +25,7 @@ from gaussjax._dtypes import result_dtype
 from gaussjax._lift import lift, lift_as_whole, settled, structure_argument
 from gaussjax._struct import leaf, nested, structure
 from gaussjax.covariances import Covariance, restricted
-from gaussjax.estimation import _checks, _data, _rules
+from gaussjax.estimation import _checks, _data, _iterated, _rules
 from gaussjax.gaussian import Gaussian
 
 STEPS = 1000
@@ -148,8 +148,8 @@ def fit(
 
     A row counts (ν + d)/(ν + δ²) with δ² its squared distance: far ones little. `degrees` ν is
     given, `()` or `(...)` (3 to 5 is usual for robustness), or estimated, between 0.1 and 1,000.
-    `data`, `weights` and `mask` as in `moments`. It ends when a step moves nothing by more than
-    64 ε of a deviation. No reverse derivatives.
+    `data`, `weights` and `mask` as in `moments`. It ends when a step changes nothing but by
+    rounding. No reverse derivatives.
 
     Raises:
         ValueError: there are no more than d rows, or (where the values are known) a value is not
@@ -186,7 +186,6 @@ def _fit(
     each = _data.row_weights(x, weights, mask)
     clean = x if mask is None else jnp.where(mask[:, None], x, 0.0)
     clean = jnp.where(each[:, None] == 0, 0.0, clean) if weights is not None else clean
-    tolerance = 64 * float(jnp.finfo(x.dtype).eps)
     total = jnp.sum(each)
 
     def estimate(counts: Array, degrees: Array) -> StudentT:
@@ -197,22 +196,16 @@ def _fit(
     def distances(t: StudentT) -> Array:
         return jax.vmap(lambda row: t.scale.inv_quad(row - t.location))(clean)
 
-    def step(state: tuple[StudentT, Array, Array]) -> tuple[StudentT, Array, Array]:
-        t, _, count = state
+    def step(t: StudentT) -> StudentT:
         squares, d = distances(t), x.shape[1]
         nu = _best_degrees(squares, each / total, d) if degrees is None else t.degrees
-        new = estimate((nu + d) / (nu + squares), nu)
-        unit = jnp.sqrt(new.scale.variance())
-        moved = jnp.max(jnp.abs(new.location - t.location) / unit, initial=0)
-        turned = jnp.abs(new.scale.dense_factor() - t.scale.dense_factor()) / unit[:, None]
-        return new, jnp.maximum(moved, jnp.max(turned, initial=0)), count + 1
+        return estimate((nu + d) / (nu + squares), nu)
 
-    def goes_on(state: tuple[StudentT, Array, Array]) -> Array:
-        return (state[1] > tolerance) & (state[2] < STEPS)
+    def change(old: StudentT, new: StudentT) -> Array:
+        return _iterated.change_of_law(new.location - old.location, old.scale, new.scale)
 
     nu = jnp.array(10.0, x.dtype) if degrees is None else jnp.where(degrees > 0, degrees, jnp.nan)
-    start = estimate(jnp.ones_like(each), nu), jnp.array(jnp.inf, x.dtype), jnp.array(0)
-    return lax.while_loop(goes_on, step, start)[0]
+    return _iterated.until_still(step, change, estimate(jnp.ones_like(each), nu), STEPS)
 
 
 def _best_degrees(squares: Array, share: Array, d: int) -> Array:
