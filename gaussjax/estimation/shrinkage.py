@@ -211,7 +211,7 @@ def _constant_correlation(
     r = jnp.tril(r) + jnp.tril(r, -1).T
     mean_r = jnp.sum(jnp.where(off, r, 0.0)) / max(d * (d - 1), 1)
     t = expect(z**3, z) - r
-    scaled = jnp.square(sizes / jnp.max(sizes))
+    scaled = jnp.square(sizes / jnp.max(sizes, initial=0))
     v = jnp.where(off, scaled[:, None] * scaled[None], 0.0)
     noise = jnp.sum(v * (expect(z**2, z**2) - r**2 - 0.5 * mean_r * (t + t.T)))
     apart = jnp.sum(v * jnp.square(mean_r - r))
