@@ -360,7 +360,12 @@ def check_that_all_are_there(names: Cases) -> None:
     without_arrays |= {"form_of"}
     without_arrays |= {"from_sharded_covariance"}  # one Gaussian for several devices
     without_arrays |= {"merge_moments_over"}  # the same
-    without_arrays |= {"nonlinear_shrinkage", "shrunk_eigenvalues", "fit_missing"}  # no gradient
+    without_arrays |= {
+        "nonlinear_shrinkage",
+        "shrunk_eigenvalues",
+        "fit_missing",
+        "factor_analysis",
+    }  # no gradient
     without_arrays |= {"confidence_region", "aic", "bic"}
     sizes = {"vector_size", "correlation_size", "gaussian_size"}
     called = {name.split()[0].split(".")[-1] for name in names} | without_arrays | sizes

@@ -279,6 +279,14 @@ def part_sizes(structure: str, sizes: Any, dim: int) -> tuple[int, ...]:
     return found
 
 
+def rank_below(name: str, value: Any, dim: int) -> int:
+    """A static size that is below the dimension."""
+    found = dimension(name, value)
+    if found > max(dim - 1, 0):
+        raise ValueError(f"{name} must be below the dimension {dim}, got {found}.")
+    return found
+
+
 def enough_rows(structure: str, shape: tuple[int, ...], needed: int) -> None:
     """Refuses data with too few rows for an estimate."""
     if shape[-2] < needed:

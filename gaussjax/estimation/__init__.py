@@ -1,6 +1,7 @@
 """Gaussians from data: at once, weighted, streamed, shrunk, with holes, robustly."""
 
 from gaussjax.estimation import normal_inverse_wishart, student_t
+from gaussjax.estimation.factors import factor_analysis
 from gaussjax.estimation.holes import Pooled, em_step, fit_missing, pool_imputations
 from gaussjax.estimation.likelihood import fit
 from gaussjax.estimation.nonlinear import nonlinear_shrinkage, shrunk_eigenvalues
@@ -47,6 +48,7 @@ __all__ = [
     "correlation_log_jacobian",
     "covariance_log_jacobian",
     "em_step",
+    "factor_analysis",
     "fit",
     "fit_missing",
     "inverse_wishart_log_prob",

@@ -24,8 +24,9 @@ from gaussjax.covariances import (
     Isotropic,
     Kronecker,
     LowRank,
+    Toeplitz,
 )
-from gaussjax.estimation import _checks, _data, _iterated, _rules
+from gaussjax.estimation import _checks, _data, _iterated, _rules, _toeplitz
 from gaussjax.estimation.streams import Moments, as_moments
 from gaussjax.gaussian import Gaussian
 
@@ -48,6 +49,7 @@ RULES: dict[type[Covariance], Rule] = {
     BandedPrecision: Rule(_rules.banded_precision, "bandwidth", lambda d, b: min(b + 1, d) + 1),
     Circulant: Rule(_rules.circulant, None, lambda d, _: 2),
     Kronecker: Rule(_iterated.kronecker, "sizes", lambda d, sizes: 2),
+    Toeplitz: Rule(_toeplitz.toeplitz, None, lambda d, _: 2, by_root=True),
 }
 
 
@@ -75,8 +77,10 @@ def fit(
     | `BandedPrecision` | `bandwidth` | by regressions on neighbours, O(n d b²) |
     | `Circulant` | | the mean periodogram, O(n d log d) |
     | `Kronecker` | `sizes` | by turns until nothing changes, O(n d Σ dᵢ) each |
+    | `Toeplitz` | | by scoring, O(d³) each |
 
-    The last one is a loop, without reverse derivatives; `LowRank` has none.
+    The last two are loops, without reverse derivatives; `LowRank` has none. `factor_analysis` is
+    the low rank with a noise of its own in each coordinate.
 
     Raises:
         TypeError: `structure` is none of these, or an option missing or not of it.
@@ -94,7 +98,7 @@ def fit(
     rule = RULES.get(structure) if isinstance(structure, type) else None
     if rule is None:
         raise _errors.no_estimate(structure, tuple(RULES))
-    shape = _shape(data)
+    shape = data_shape(data)
     option = _option(structure.__name__, rule, options, shape[-1])
     if not isinstance(data, Moments):
         needed = rule.needed(shape[-1], option)
@@ -122,7 +126,7 @@ def _fit(
 
 def scatter_of(data: Any, weights: Any, mask: Any, *, by_root: bool) -> tuple[Array, Array, Array]:
     """Weight, mean and rows: those of the data, or, where they are fewer, those of a root."""
-    if isinstance(data, Moments) or (by_root and _shape(data)[-2] >= _shape(data)[-1]):
+    if isinstance(data, Moments) or (by_root and data_shape(data)[-2] >= data_shape(data)[-1]):
         m = as_moments(data, weights, mask)
         return m.weight, m.mean, jnp.swapaxes(m.root, -1, -2)
     x = _errors.real_array("data", data)
@@ -130,7 +134,8 @@ def scatter_of(data: Any, weights: Any, mask: Any, *, by_root: bool) -> tuple[Ar
     return weight, mean, rows
 
 
-def _shape(data: Any) -> tuple[int, ...]:
+def data_shape(data: Any) -> tuple[int, ...]:
+    """Shape of rows, or of those that stand for moments."""
     if isinstance(data, Moments):
         return (data.dim, data.dim)
     x = _errors.real_array("data", data)
@@ -150,8 +155,4 @@ def _option(name: str, rule: Rule, given: dict[str, Any], d: int) -> Any:
         raise _errors.option_missing(name, rule.option)
     if rule.option == "sizes":
         return _errors.part_sizes(name, value, d)
-    largest = d - 1
-    value = _errors.dimension(rule.option, value)
-    if value > max(largest, 0):
-        raise ValueError(f"{rule.option} must be below the dimension {d}, got {value}.")
-    return value
+    return _errors.rank_below(rule.option, value, d)
