@@ -68,7 +68,7 @@ def test_without_holes_it_is_the_fit_and_weights_are_equal_rows():
         rtol=1e-5,
         atol=1e-5,
     )
-    start, weights = gj.as_cholesky(gj.standard(4)), RNG.integers(0, 3, 300)
+    start, weights = gj.as_cholesky(gj.standard(4)), np.random.default_rng(1).integers(0, 3, 300)
     x, mask = np.repeat(HOLES, weights, axis=0), np.repeat(MASK, weights, axis=0)
     one, other = (
         gj.em_step(start, HOLES, mask=MASK, weights=weights),

@@ -75,7 +75,7 @@ def test_densities_and_entropies_of_t_are_exact(d, degrees):
     """Scipy's own log-gamma loses digits at 10⁴: by mpmath."""
     t = gj.StudentT(jnp.float32(degrees), G.mean[:d], gj.Cholesky(G.cov.lower[:d, :d]))
     nu, lower = mpmath.mpf(float(t.degrees)), np.asarray(t.scale.lower, np.float64)
-    x = RNG.standard_normal((5, d)).astype(np.float32)
+    x = np.random.default_rng(d).standard_normal((5, d)).astype(np.float32)
     z = np.linalg.solve(lower, (x - np.asarray(t.location)).astype(np.float64).T)
     logdet = 2 * np.log(np.diag(lower)).sum()
     mass = mpmath.loggamma((nu + d) / 2) - mpmath.loggamma(nu / 2)
@@ -105,6 +105,7 @@ def test_the_fit_of_t_is_where_the_gradient_of_its_likelihood_is_zero():
     x = student_t.sample(jax.random.key(1), t, (1000,))
     fitted = student_t.fit(x)
     assert 2.5 < fitted.degrees < 7
+    assert student_t.fit(gj.sample(jax.random.key(2), G, (1000,))).degrees > 30
     flat, back = ravel_pytree(fitted)
     slope = back(quick_jit(jax.grad(lambda v: jnp.mean(student_t.log_prob(back(v), x))))(flat))
     lower = fitted.scale.lower
@@ -113,10 +114,8 @@ def test_the_fit_of_t_is_where_the_gradient_of_its_likelihood_is_zero():
     np.testing.assert_allclose(slope.degrees, 0.0, atol=1e-4)
 
 
-def test_outliers_hardly_move_a_t_and_gaussian_data_have_many_degrees():
+def test_outliers_hardly_move_a_t():
     x = np.array(gj.sample(jax.random.key(2), G, (400,)))
-    clean = student_t.fit(x)
-    assert clean.degrees > 30
     weights = np.where(np.arange(400) < 200, 2.0, 0.0)
     halves = student_t.fit(np.concatenate([x[:200]] * 2), degrees=4.0)
     weighted = student_t.fit(x, degrees=4.0, weights=weights)
@@ -128,7 +127,7 @@ def test_outliers_hardly_move_a_t_and_gaussian_data_have_many_degrees():
     with pytest.raises(ValueError, match="degrees must be positive"):
         student_t.fit(x, degrees=-1.0)
     with pytest.raises(ValueError, match="data must be finite"):
-        student_t.fit(np.where(x > 900, np.nan, x))
+        student_t.fit(np.where(x > 900, np.nan, x), degrees=3.0)
     assert np.isnan(quick_jit(student_t.fit)(np.ones((9, 2), np.float32)).scale.lower).any()
 
 
@@ -166,10 +165,12 @@ def test_wishart_densities_are_scipys():
     assert np.isnan(gj.wishart_log_prob(lower, 2.0, scale))
 
 
-@pytest.mark.parametrize("eta", [0.5, 1.0, 3.0])
+@pytest.mark.parametrize("eta", [0.5, 3.0])
 def test_lkj_is_numpyros(eta):
     numpyro = pytest.importorskip("numpyro.distributions")
-    lower = pz.correlation_from_vector(RNG.standard_normal(6).astype(np.float32))
+    lower = pz.correlation_from_vector(
+        np.random.default_rng(1).standard_normal(6).astype(np.float32)
+    )
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         expected = numpyro.LKJCholesky(4, eta).log_prob(lower)
     np.testing.assert_allclose(gj.lkj_log_prob(lower, eta), expected, rtol=2e-6)
@@ -177,7 +178,7 @@ def test_lkj_is_numpyros(eta):
 
 
 def test_jacobians_are_those_of_the_maps():
-    vector = RNG.standard_normal(6).astype(np.float32)
+    vector = np.random.default_rng(1).standard_normal(6).astype(np.float32)
     below = np.tril_indices(4, -1)
     jacobian = jax.jacobian(lambda v: pz.correlation_from_vector(v)[below])(vector)
     np.testing.assert_allclose(
