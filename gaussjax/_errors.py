@@ -4,8 +4,8 @@ Every sentence names the argument, what was expected and what came; shapes, neve
 """
 
 import dataclasses
-from collections.abc import Iterable
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import jax
