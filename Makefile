@@ -19,10 +19,13 @@ VENV := .venv
 endif
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+EXTRAS := examples,test,dev
+DOCS := .venv-docs
+SITE := build/docs
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-oldest test-plain sanitize lint types format bench release-check
+.PHONY: help train test test-oldest test-plain sanitize lint types format bench release-check docs docs-serve
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -80,20 +83,29 @@ release-check: .venv-release/.ready ## Check that this commit can be released; A
 	    --constraint constraints.txt build twine
 	@touch $@
 
+docs: $(DOCS)/.ready ## Build the site in build/docs, without a network; every cell is run
+	$(DOCS)/bin/python -m sphinx --fail-on-warning --keep-going --quiet docs $(SITE) $(ARGS)
+	@echo 'The site: $(SITE)/index.html'
+
+docs-serve: docs ## Show the site at http://127.0.0.1:8000
+	$(DOCS)/bin/python -m http.server --bind 127.0.0.1 --directory $(SITE) 8000
+
 # The stamp is written last: an interrupted installation is taken up again, a finished one is kept.
-$(READY): pyproject.toml constraints.txt hatch_build.py $(wildcard $(addprefix gaussjax/linalg/_kernels/native/,*.cc *.h build.py))
-	@if ! $(BIN)/python -m pip --version >/dev/null 2>&1; then \
+# The tools of the site have an environment of their own, so that no other command installs them.
+$(DOCS)/.ready: EXTRAS := docs,examples
+$(READY) $(DOCS)/.ready: pyproject.toml constraints.txt hatch_build.py $(wildcard $(addprefix gaussjax/linalg/_kernels/native/,*.cc *.h build.py))
+	@if ! $(@D)/bin/python -m pip --version >/dev/null 2>&1; then \
 	    for python in $(or $(PYTHON),python3.13 python3.12 python3.11 python3 python); do \
 	        if $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
-	            echo "Creating $(VENV) with $$($$python --version)"; \
-	            exec $$python -m venv --clear $(VENV); \
+	            echo "Creating $(@D) with $$($$python --version)"; \
+	            exec $$python -m venv --clear $(@D); \
 	        fi; \
 	    done; \
 	    echo 'gaussjax needs Python 3.11 or newer, and none was found on the PATH.' >&2; \
 	    echo 'Install one, or name it: make PYTHON=/path/to/python3.13 ...' >&2; \
 	    exit 1; \
 	fi
-	@echo 'Installing into $(VENV): a few minutes, this once'
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-	    --constraint constraints.txt --editable '.[examples,test,dev]'
+	@echo 'Installing into $(@D): a few minutes, this once'
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check \
+	    --constraint constraints.txt --editable '.[$(EXTRAS)]'
 	@touch $@
