@@ -68,10 +68,14 @@ cells = digest()
 nb_execution_mode = "cache"
 nb_execution_cache_path = str(ROOT / "build" / "docs-cells" / cells)
 nb_execution_timeout = 300
-nb_execution_raise_on_error = True
+nb_execution_raise_on_error = False  # a failed cell is a warning, which fails the build at its end
+nb_execution_show_tb = True
 nb_execution_in_temp = True
 nb_merge_streams = True
 nb_output_stderr = "error"  # a warning in a cell is one of the build
+nb_render_markdown_format = "myst"
+# Helpers of pages (_ext/side_by_side.py) are found by kernels.
+os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE / "_ext"), os.environ.get("PYTHONPATH", "")])
 os.environ["MATPLOTLIBRC"] = str(HERE / "matplotlibrc")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Tutorials compile much alike: what one has compiled the next one finds.

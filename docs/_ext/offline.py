@@ -12,6 +12,7 @@ import re
 import shutil
 from pathlib import Path
 
+from jupyter_client.connect import ConnectionFileMixin
 from sphinx.application import Sphinx
 from sphinx.errors import SphinxError
 
@@ -25,8 +26,8 @@ FETCHED = re.compile(
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
-    """Connects both."""
-    app.config.mathjax_path = SCRIPT
+    """Connects all of it. Kernels that run cells are spoken to through files, not through ports."""
+    ConnectionFileMixin.transport.default_value = "ipc"
     app.connect("config-inited", lambda app, config: setattr(config, "mathjax_path", SCRIPT))
     app.connect("source-read", to_included_pages)
     app.connect("build-finished", finish)
