@@ -72,12 +72,18 @@ nb_execution_raise_on_error = False  # a failed cell is a warning, which fails t
 nb_execution_show_tb = True
 nb_execution_in_temp = True
 nb_merge_streams = True
-nb_output_stderr = "error"  # a warning in a cell is one of the build
+nb_output_stderr = "warn"  # a warning in a cell is one of the build
 nb_render_markdown_format = "myst"
+# A profile of the site's own, not the author's; kernels are not to talk of how they are reached.
+profile = ROOT / "build" / "docs-ipython" / "profile_default"
+profile.mkdir(parents=True, exist_ok=True)
+(profile / "ipython_kernel_config.py").write_text("get_config().Application.log_level = 40\n")
+os.environ["IPYTHONDIR"] = str(profile.parent)
 # Helpers of pages (_ext/side_by_side.py) are found by kernels.
 os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE / "_ext"), os.environ.get("PYTHONPATH", "")])
 os.environ["MATPLOTLIBRC"] = str(HERE / "matplotlibrc")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ["PYTHONWARNINGS"] = "ignore:IProgress not found"  # tqdm's, of notebooks without widgets
 # Tutorials compile much alike: what one has compiled the next one finds.
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(ROOT / "build" / "docs-programs")
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
@@ -89,7 +95,7 @@ autodoc_member_order = "bysource"
 add_module_names = False
 toc_object_entries = False
 python_display_short_literal_types = True
-codeautolink_concat_default = False
+codeautolink_concat_default = True  # a cell knows the imports of those above it
 codeautolink_autodoc_inject = False
 
 # Looks ------------------------------------------------------------------------------------------
@@ -104,6 +110,7 @@ html_theme_options = {
     "navbar_persistent": [],  # the search field is beside the pages
 }
 html_static_path = ["_static"]
+html_favicon = "_static/favicon.svg"
 html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sourcelink = False

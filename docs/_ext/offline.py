@@ -12,7 +12,6 @@ import re
 import shutil
 from pathlib import Path
 
-from jupyter_client.connect import ConnectionFileMixin
 from sphinx.application import Sphinx
 from sphinx.errors import SphinxError
 
@@ -26,8 +25,7 @@ FETCHED = re.compile(
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
-    """Connects all of it. Kernels that run cells are spoken to through files, not through ports."""
-    ConnectionFileMixin.transport.default_value = "ipc"
+    """Connects all of it."""
     app.connect("config-inited", lambda app, config: setattr(config, "mathjax_path", SCRIPT))
     app.connect("source-read", to_included_pages)
     app.connect("build-finished", finish)

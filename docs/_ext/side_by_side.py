@@ -13,12 +13,15 @@ from IPython.display import Markdown
 Row = tuple[str, str, str]
 
 
-def compare(names: dict[str, Any], library: str, rows: list[Row], tolerance: float = 1e-5) -> Markdown:
+def compare(
+    names: dict[str, Any], library: str, rows: list[Row], tolerance: float = 1e-5
+) -> Markdown:
     """A table of `(what, their expression, our expression)`; `names` are those of the page."""
     lines = [
         ":::{list-table}",
         ":header-rows: 1",
         ":widths: 16 42 42",
+        ":class: side-by-side",
         "",
         f"* - \n  - {library}\n  - gaussjax",
     ]
@@ -31,7 +34,7 @@ def compare(names: dict[str, Any], library: str, rows: list[Row], tolerance: flo
 
 
 def difference(theirs: Any, ours: Any) -> float:
-    """Largest difference of two results, of whatever arrays they are made, relative to one or more."""
+    """Largest difference of the arrays in two results, relative to one or more."""
     a = [np.asarray(x, float) for x in jax.tree.leaves(theirs)]
     b = [np.asarray(x, float) for x in jax.tree.leaves(ours)]
     if [x.shape for x in a] != [x.shape for x in b]:
