@@ -64,7 +64,10 @@ def print_table(console: Console, result: Evaluation, config: Config, data: Data
 
 
 def save_pictures(folder: Path, model: VAE, data: Dataset, metrics: list[dict]) -> None:
-    """Reconstructions, samples, the latent map and the learning curves."""
+    """Reconstructions, samples, interpolations, the latent map and the learning curves.
+
+    And the manifold of a model with two latent dimensions.
+    """
     key = jax.random.key(0)
     images = data.test[:12]
     z = gj.sample(key, model.posterior(jnp.asarray(images)))
@@ -72,10 +75,30 @@ def save_pictures(folder: Path, model: VAE, data: Dataset, metrics: list[dict]) 
     originals = images / data.trials
     _grid(folder / "reconstructions.png", [*originals, *reconstructions], 12, data.side)
     z = gj.sample(key, model.prior(), (60,))
-    _grid(folder / "samples.png", np.asarray(jax.nn.sigmoid(model.logits(z))), 12, data.side)
+    _decoded(folder / "samples.png", model, z, data.side)
+    ends = gj.mean(model.posterior(jnp.asarray(images)))
+    _decoded(folder / "interpolations.png", model, walks(ends[:6], ends[6:]), data.side)
+    if model.config.latents == 2:
+        _decoded(folder / "manifold.png", model, quantile_grid(), data.side)
     means = np.asarray(gj.mean(model.posterior(jnp.asarray(data.test))))
     _latent_map(folder / "latents.png", means, data.test_labels)
     _curves(folder / "curves.png", metrics)
+
+
+def walks(starts: jax.Array, ends: jax.Array, steps: int = 12) -> jax.Array:
+    """Points on the lines from each start to its end, `(lines · steps, d)`."""
+    share = jnp.linspace(0.0, 1.0, steps)[:, None]
+    return (starts[:, None] + share * (ends - starts)[:, None]).reshape(-1, starts.shape[-1])
+
+
+def quantile_grid(steps: int = 12) -> jax.Array:
+    """Points of the plane at even quantiles of N(0, I), row by row from the top."""
+    levels = jax.scipy.special.ndtri(jnp.linspace(0.02, 0.98, steps))
+    return jnp.stack(jnp.meshgrid(levels, levels[::-1]), axis=-1).reshape(-1, 2)
+
+
+def _decoded(path: Path, model: VAE, z: jax.Array, side: int) -> None:
+    _grid(path, np.asarray(jax.nn.sigmoid(model.logits(z))), 12, side)
 
 
 def _grid(path: Path, images: Any, columns: int, side: int) -> None:

@@ -52,12 +52,28 @@ def finished(tmp_path_factory) -> Config:
 def test_a_run_leaves_numbers_pictures_and_checkpoints(finished):
     names = {path.name for path in finished.out_dir.iterdir()}
     pictures = {"reconstructions.png", "samples.png", "latents.png", "curves.png"}
+    pictures |= {"interpolations.png"}
     assert pictures | {"config.json", "metrics.jsonl", "checkpoints"} <= names
     rows = report.read_metrics(finished.out_dir / "metrics.jsonl")
     assert [row["epoch"] for row in rows] == [1, 2, 3, 4]
     losses = [row["distortion"] + row["rate"] for row in rows]
     assert losses[-1] < losses[0]
     assert rows[-1]["test_nll"] <= rows[-1]["test_negative_elbo"]
+
+
+def test_walks_go_from_each_start_to_its_end():
+    starts, ends = np.zeros((2, 3)), np.ones((2, 3)) * [[1.0], [2.0]]
+    lines = np.asarray(report.walks(starts, ends, steps=5)).reshape(2, 5, 3)
+    np.testing.assert_array_equal(lines[:, 0], starts)
+    np.testing.assert_array_equal(lines[:, -1], ends)
+    np.testing.assert_allclose(lines[1, 2], 1.0)
+
+
+def test_the_manifold_is_drawn_at_even_quantiles_of_the_prior():
+    places = scipy.stats.norm.cdf(np.asarray(report.quantile_grid(5))).reshape(5, 5, 2)
+    even = np.linspace(0.02, 0.98, 5)
+    np.testing.assert_allclose(places[0, :, 0], even, atol=1e-6)  # rightwards
+    np.testing.assert_allclose(places[:, 0, 1], even[::-1], atol=1e-6)  # from the top down
 
 
 def test_a_resumed_run_ends_bit_equal_to_an_uninterrupted_one(finished, tmp_path, capsys):
