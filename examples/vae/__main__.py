@@ -6,10 +6,12 @@ Every process of a run comes here. All compute; the first alone writes and print
 import json
 import shutil
 import signal
+import time
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import jax
 import tyro
 from rich.console import Console
 from rich.progress import Progress
@@ -43,6 +45,9 @@ def _run(config: Config) -> None:
     console = Console(quiet=not config.first)
     data = load(config.data, config.data_dir)
     trainer = make_trainer(config, data)
+    if config.dry_run:
+        _describe(config, trainer, data, console)
+        return
     config.out_dir.mkdir(parents=True, exist_ok=True)
     state = _first_state(config, trainer, console)
     if config.first:
@@ -52,6 +57,22 @@ def _run(config: Config) -> None:
         console.print(f"Stopped after epoch {int(state.epoch)}. Go on with --resume.")
         return
     _report(config, trainer, state, data, console)
+
+
+def _describe(config: Config, trainer: Trainer, data: Dataset, console: Console) -> None:
+    """What a run would do. Of two epochs the first compiles, and the second is timed."""
+    state, _ = trainer.epoch(trainer.start())
+    begin = time.perf_counter()
+    state = jax.block_until_ready(trainer.epoch(state)[0])
+    seconds = time.perf_counter() - begin
+    parameters = sum(x.size for x in jax.tree.leaves(state.params))
+    steps = len(data.train) // config.batch_size
+    console.print(report.protocol(config, data))
+    console.print(f"{parameters:,} parameters; {steps} steps an epoch")
+    console.print(
+        f"{seconds:.2f} s an epoch: about {config.epochs * seconds / 60:.1f} minutes for all, "
+        "without evaluations. Nothing was written."
+    )
 
 
 def _first_state(config: Config, trainer: Trainer, console: Console) -> State:

@@ -33,6 +33,8 @@ class Config:
     """Where numbers, pictures and checkpoints go."""
     resume: bool = False
     """Go on from the newest good checkpoint in --out-dir."""
+    dry_run: bool = False
+    """Say what the run would do and how long it would take, from two epochs; write nothing."""
     seed: int = 0
     """Seed of the parameters, the order of the data and the noise."""
 

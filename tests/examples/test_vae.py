@@ -28,6 +28,10 @@ TINY = Config(
 )
 
 
+def fresh_params():
+    return make_trainer(TINY, data.digits()).start().params
+
+
 def leaves(state):
     return [np.asarray(x) for x in jax.tree.leaves(state._asdict())]
 
@@ -59,6 +63,15 @@ def test_a_run_leaves_numbers_pictures_and_checkpoints(finished):
     losses = [row["distortion"] + row["rate"] for row in rows]
     assert losses[-1] < losses[0]
     assert rows[-1]["test_nll"] <= rows[-1]["test_negative_elbo"]
+
+
+def test_a_dry_run_says_what_would_be_done_and_writes_nothing(tmp_path, capsys):
+    run_in(tmp_path / "run", dry_run=True)
+    said = " ".join(capsys.readouterr().out.split())
+    parameters = sum(x.size for x in jax.tree.leaves(fresh_params()))
+    assert f"{parameters:,} parameters; {len(data.digits().train) // 256} steps an epoch" in said
+    assert "minutes for all" in said
+    assert not (tmp_path / "run").exists()
 
 
 def test_walks_go_from_each_start_to_its_end():
