@@ -14,14 +14,14 @@ import re
 import typing
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, UnionType
 from typing import Any, NamedTuple
 
 from sphinx.application import Sphinx
 from sphinx.errors import SphinxError
 
 FOLDER = "reference"
-WITH_MEMBERS = ("Covariance", "Gaussian", "AutoGaussian", "Exp", "Softplus")
+WITH_MEMBERS = ("Covariance", "Gaussian", "AutoGaussian", "Bounded", "Exp", "Softplus")
 COST = re.compile(r"\s+(O\([^)]*\)(?: to O\([^)]*\))?[^.]*)$")
 
 
@@ -138,7 +138,10 @@ def undocumented(module: ModuleType, names: list[str]) -> Iterator[str]:
         if not described(value):
             yield name
         if inspect.isclass(value) and value.__module__.startswith("gaussjax"):
+            fields = getattr(value, "__dataclass_fields__", {})  # whose defaults may be functions
             for member, attribute in vars(value).items():
+                if member in fields:
+                    continue
                 is_own = inspect.isfunction(attribute) or isinstance(attribute, property)
                 if is_own and not member.startswith("_") and not inspect.getdoc(attribute):
                     inherited = any(getattr(b, member, None) for b in value.__mro__[1:])
@@ -148,6 +151,8 @@ def undocumented(module: ModuleType, names: list[str]) -> Iterator[str]:
 
 def described(value: Any) -> str:
     """The docstring, unless it is the one that Python writes for a class of fields."""
+    if isinstance(value, UnionType):
+        return f"One of {', '.join(f'`{part.__name__}`' for part in typing.get_args(value))}."
     text = inspect.getdoc(value) or ""
     name = getattr(value, "__name__", "")
     return "" if text.startswith((f"{name}(", "Alias for field", "Create new instance")) else text
@@ -157,7 +162,9 @@ def page_of_name(module: str, name: str, where: ModuleType) -> str:
     """The whole docstring."""
     value = getattr(where, name)
     lines = title(name)
-    if inspect.isclass(value):
+    if isinstance(value, UnionType):
+        lines += [plain(described(value))]
+    elif inspect.isclass(value):
         lines += [f".. autoclass:: {module}.{name}"]
         if name in WITH_MEMBERS:
             lines += ["   :members:"]
