@@ -25,8 +25,8 @@ try:
     from matplotlib import pyplot
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-except ImportError as error:
-    raise ImportError("gaussjax.plots needs matplotlib: pip install 'gaussjax[plots]'.") from error
+except ImportError as _error:
+    raise ImportError("gaussjax.plots needs matplotlib: pip install 'gaussjax[plots]'.") from _error
 
 POINTS = 200
 """Points of a curve."""
@@ -61,7 +61,7 @@ def ellipses(
     style = {"color": "C0", **style}
     for level in sorted(levels):
         region = confidence_region(g, level=float(level))
-        x, y = np.asarray(region.center)[:, None] + np.asarray(region.axes) @ circle
+        x, y = np.asarray(region.center)[:, None] + np.dot(region.axes, circle)
         ax.plot(x, y, **style)
     first, second = _names(labels, 2)
     ax.set_xlabel(first)

@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Float
 from gaussjax import _errors
 from gaussjax._lift import lift
 from gaussjax._struct import exported
+from gaussjax.linalg.products import dot
 from gaussjax.linalg.ranges import lengths
 
 BLOCK = 256
@@ -69,15 +70,13 @@ def total_weight(n: int, each: Array, weights: Array | None, mask: Array | None)
 
 def weighted_sum(each: Float[Array, " n"], rows: Float[Array, "n d"]) -> Float[Array, " d"]:
     """Σ wᵢ xᵢ, by blocks."""
-    sums = jnp.einsum("bn,bnd->bd", _blocks(each), _blocks(rows), precision=lax.Precision.HIGHEST)
-    return jnp.sum(sums, axis=0)
+    return jnp.sum(dot(_blocks(each)[:, None], _blocks(rows)), axis=(0, 1))
 
 
 def scatter(rows: Float[Array, "n d"]) -> Float[Array, "d d"]:
     """FᵀF of rows F, symmetric to the bit, by blocks."""
     blocks = _blocks(rows)
-    products = jnp.einsum("bni,bnj->bij", blocks, blocks, precision=lax.Precision.HIGHEST)
-    lower = jnp.tril(jnp.sum(products, axis=0))
+    lower = jnp.tril(jnp.sum(dot(jnp.swapaxes(blocks, 1, 2), blocks), axis=0))
     return lower + jnp.tril(lower, -1).T
 
 

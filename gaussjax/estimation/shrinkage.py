@@ -8,7 +8,6 @@
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float
@@ -20,7 +19,7 @@ from gaussjax.estimation import _checks, _data
 from gaussjax.estimation.streams import Moments, as_moments
 from gaussjax.gaussian import Gaussian
 from gaussjax.linalg.factor import factorise
-from gaussjax.linalg.products import gram
+from gaussjax.linalg.products import dot, gram
 from gaussjax.linalg.ranges import lengths
 from gaussjax.linalg.sums import root_of_sum
 
@@ -204,7 +203,7 @@ def _constant_correlation(
     z = jnp.where(used[:, None], z, 0.0)
 
     def expect(a: Array, b: Array) -> Array:
-        return jnp.einsum("n,ni,nj->ij", each, a, b, precision=jax.lax.Precision.HIGHEST)
+        return dot(a.T, each[:, None] * b)
 
     off = ~jnp.eye(d, dtype=bool)
     r = jnp.where(off, expect(z, z), 1.0)
