@@ -1,10 +1,10 @@
 """Estimates from data beside scikit-learn: milliseconds, and how far the results are apart.
 
-    python -m benchmarks.estimation
+    python -m benchmarks.estimation    # on a machine that does nothing else
 
 Float32 here, float64 there (which is all that scikit-learn computes covariances in), compared with
-its result: the largest difference of an entry, over the largest entry. Factor analysis and PCA are
-compared by the likelihood of the data, as factors have no unique form. `moments` is beside NumPy's
+its result: the largest difference of an entry, over the largest entry. PCA is compared by the
+likelihood of the data. `moments` is beside NumPy's
 mean of the rows, which is the time that it takes to read them.
 """
 
@@ -23,7 +23,7 @@ import gaussjax as gj
 from benchmarks import harness
 
 Pair = tuple[Callable[[Any], Any], Callable[[np.ndarray], Any]]
-BY_SCORE = ("fit of rank 5", "factor_analysis")
+BY_SCORE = ("fit of rank 5",)
 PAIRS: dict[str, Pair] = {
     "fit": (gj.fit, lambda x: covariance.EmpiricalCovariance().fit(x)),
     "ledoit_wolf": (gj.ledoit_wolf, lambda x: covariance.LedoitWolf().fit(x)),
@@ -31,12 +31,6 @@ PAIRS: dict[str, Pair] = {
     "fit of rank 5": (
         lambda x: gj.fit(x, structure=gj.LowRank, rank=5),
         lambda x: decomposition.PCA(5).fit(x),
-    ),
-    "factor_analysis": (
-        lambda x: gj.factor_analysis(x, rank=5),
-        lambda x: decomposition.FactorAnalysis(5, svd_method="lapack", tol=1e-6, max_iter=1000).fit(
-            x
-        ),
     ),
 }
 
