@@ -212,12 +212,31 @@ def _of_laws(one: Arrays, other: Arrays, x: jax.Array) -> Cases:
         "logdet": lambda g, x, v: gj.logdet(g),
         "solve": lambda g, x, v: gj.solve(g, x),
         "matvec": lambda g, x, v: gj.matvec(g, x),
+        "jensen_shannon_estimate": lambda g, x, v: gj.jensen_shannon_estimate(
+            KEY, g, gj.standard(dim), 2
+        ),
+        "maximum_mean_discrepancy": lambda g, x, v: gj.maximum_mean_discrepancy(
+            g, gj.standard(dim), bandwidth=1.0
+        ),
+        "wasserstein2_barycenter": lambda g, x, v: gj.wasserstein2_barycenter(
+            gj.reshape(g, (2, -1)), steps=2
+        ),
+        "wasserstein2_map": lambda g, x, v: gj.wasserstein2_map(g, gj.standard(dim), x),
+        "mutual_information": lambda g, x, v: gj.mutual_information(g, seen),
+        "total_correlation": lambda g, x, v: gj.total_correlation(g),
     }
     out: Cases = {
         name: (_of_cholesky(function), (*one, x, value)) for name, function in functions.items()
     }
-    for function in (gj.product, gj.convolve):
-        out[function.__name__] = _of_two(function, gj.Cholesky, gj.Cholesky), (*one, *other)
+    of_two = gj.product, gj.convolve, gj.jeffreys_divergence, gj.decoupled_kl
+    of_two += gj.bhattacharyya_distance, gj.hellinger_distance, gj.chi_squared_divergence
+    of_two += gj.fisher_vector_product, gj.natural_gradient
+    of_two += gj.jensen_shannon_divergence, gj.fisher_rao_distance, gj.fisher_rao_bounds
+    of_two += gj.frechet_distance, gj.wasserstein2
+    of_two += (partial(gj.renyi_divergence, order=0.3),)
+    for function in of_two:
+        name = getattr(function, "__name__", "renyi_divergence")
+        out[name] = _of_two(function, gj.Cholesky, gj.Cholesky), (*one, *other)
     for function in (gj.add, gj.trace_solve):
         out[function.__name__] = (
             lambda a, b, f=function: f(gj.Cholesky(a), gj.Cholesky(b)),

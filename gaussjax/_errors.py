@@ -342,6 +342,21 @@ def _batches(name: str, tree: Any) -> dict[str, tuple[Any, ...]]:
     return {name + path: np.shape(x)[: np.ndim(x) - r] for path, x, r in fields_of(tree)}
 
 
+def unlike_structures(name: str, cov: Any, other: str, expected: Any) -> TypeError:
+    """The sentence for a change of parameters that are others."""
+    wanted, got = type(expected).__name__, type(cov).__name__
+    return TypeError(f"{name} must have the structure of {other}, {wanted}, got {got}.")
+
+
+def no_natural_gradient(cov: Any) -> TypeError:
+    """The sentence for structures without an inverse Fisher information."""
+    return TypeError(
+        f"natural_gradient has no closed form for {type(cov).__name__}, in which different arrays "
+        "stand for one law or parameters are tied: use a diagonal, a Cholesky factor of Σ or Σ⁻¹, "
+        "a banded precision, a circulant, or blocks of those."
+    )
+
+
 def one_covariance(member: str, cov: Any) -> None:
     """Raises the sentence for a member of a structure that was called on a batch."""
     shape = batch_shape(type(cov).__name__, cov)

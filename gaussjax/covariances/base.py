@@ -156,6 +156,27 @@ class Covariance(abc.ABC):
         """D(Σ', Σ), the same of an `other` that does not know this structure."""
         return None
 
+    def skewed_to(
+        self,
+        other: "Covariance",
+        shift: Float[Array, " d"],
+        alpha: Array,
+        beta: Array,
+        /,
+        *,
+        inside: bool,
+    ) -> Float[Array, ""] | None:
+        """`mixtures.skewed_divergence` of Σ and Σ', where that needs no mean of both."""
+        return None
+
+    def transport_to(self, other: "Covariance", /) -> Float[Array, ""] | None:
+        """`transport.transport` of Σ and Σ', the squared Wasserstein distance, without roots."""
+        return None
+
+    def fisher_solve(self, cotangent: Any, /) -> "Covariance | None":
+        """F⁻¹c for the Fisher information of the stored arrays and a cotangent of them."""
+        return None
+
     def trace_to(self, other: "Covariance", /) -> Float[Array, ""] | None:
         """tr(Σ'⁻¹Σ), where that costs less than d solves; Σ may be singular."""
         return None

@@ -15,6 +15,8 @@ from jaxtyping import Array, Float
 from gaussjax._struct import nested, structure
 from gaussjax.covariances import conditionals, pairs, restricted
 from gaussjax.covariances.base import Conditional, Covariance, Indices, dtype_of
+from gaussjax.covariances.mixtures import skewed_divergence
+from gaussjax.covariances.transport import transport
 
 
 @structure
@@ -50,12 +52,38 @@ class BlockDiagonal(Covariance):
         together = zip(self.blocks, other.blocks, strict=True)
         return self._sum(pairs.divergence(a, b) for a, b in together)
 
+    def skewed_to(
+        self, other: Covariance, shift: Array, alpha: Array, beta: Array, /, *, inside: bool
+    ) -> Float[Array, ""] | None:
+        """Sum over the blocks, if `other` has blocks of the same sizes or is diagonal."""
+        others = self._split_like(other)
+        if others is None:
+            return None
+        parts = zip(self.blocks, others, self._split(shift), strict=True)
+        return self._sum(
+            skewed_divergence(a, b, v, alpha, beta, inside=inside) for a, b, v in parts
+        )
+
+    def transport_to(self, other: Covariance, /) -> Float[Array, ""] | None:
+        """Sum over the blocks, if `other` has blocks of the same sizes or is diagonal."""
+        others = self._split_like(other)
+        if others is None:
+            return None
+        return self._sum(transport(a, b) for a, b in zip(self.blocks, others, strict=True))
+
     def trace_to(self, other: Covariance, /) -> Float[Array, ""] | None:
         """Sum over the blocks, if both have blocks of the same sizes."""
         if not isinstance(other, BlockDiagonal) or self._sizes != other._sizes:
             return None
         together = zip(self.blocks, other.blocks, strict=True)
         return self._sum(pairs.trace_solve(a, b) for a, b in together)
+
+    def fisher_solve(self, cotangent: Any, /) -> Covariance | None:
+        """Block by block, if all have one."""
+        together = zip(self.blocks, cotangent.blocks, strict=True)
+        found = [block.fisher_solve(c) for block, c in together]
+        some = tuple(x for x in found if x is not None)
+        return BlockDiagonal(some) if len(some) == len(found) else None
 
     def plus(self, other: Covariance, /) -> Covariance | None:
         """Block by block, if `other` has blocks of the same sizes or is diagonal."""

@@ -5,6 +5,8 @@ Array([[4., 2.],
        [2., 2.]], dtype=float32)
 """
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -12,6 +14,7 @@ from jaxtyping import Array, Float
 from gaussjax._struct import leaf, structure
 from gaussjax.covariances.base import Conditional, Covariance, Indices, log_normal
 from gaussjax.linalg._kernels import small
+from gaussjax.linalg.factor import half_triangle
 from gaussjax.linalg.laws.conditional import Conditioned, condition_triangle
 from gaussjax.linalg.products import dot
 from gaussjax.linalg.ranges import lengths
@@ -74,6 +77,16 @@ class Cholesky(Covariance):
     def color_transpose(self, vector: Float[Array, " d"], /) -> Float[Array, " d"]:
         """Lᵀ v. O(d²), without the detour over a derivative of L ε"""
         return dot(jnp.tril(self.lower).T, vector)
+
+    def fisher_solve(self, cotangent: Any, /) -> Covariance:
+        """L Φ(Lᵀc). O(d³)
+
+        With X = L⁻¹dL the metric is ⟨X, X⟩ + Σ Xᵢᵢ², so that F dL is the lower part of
+        L⁻ᵀ(X + diag X), and Lᵀ times that has the lower part X + diag X.
+        """
+        lower = jnp.tril(self.lower)
+        change = dot(lower, half_triangle(dot(lower.T, jnp.tril(cotangent.lower))))
+        return Cholesky(change)
 
     def rescaled(self, factor: Array, /) -> Covariance:
         """diag(f) L, with columns turned so that its diagonal stays positive."""

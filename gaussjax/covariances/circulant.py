@@ -7,6 +7,8 @@ Array([[2.25, 0.75, 0.25, 0.75],
        [0.75, 0.25, 0.75, 2.25]], dtype=float32)
 """
 
+from typing import Any
+
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -14,6 +16,7 @@ from gaussjax._struct import leaf, structure
 from gaussjax.covariances.base import Conditional, Covariance, dtype_of, log_density
 from gaussjax.linalg import fourier
 from gaussjax.linalg.excess import minus_log1p
+from gaussjax.linalg.laws.mixture import excess_of_ratio
 from gaussjax.linalg.triangular import logdet_of_diagonal
 
 
@@ -65,10 +68,39 @@ class Circulant(Covariance):
         a, b = self._mirrored(self._half), jnp.where(b > 0, b, jnp.nan)
         return jnp.sum(minus_log1p((a - b) / b, a / b))
 
+    def skewed_to(
+        self, other: Covariance, shift: Array, alpha: Array, beta: Array, /, *, inside: bool
+    ) -> Float[Array, ""] | None:
+        """Sum over eigenvalues, between two of these."""
+        b = _eigenvalues(other)
+        if b is None:
+            return None
+        a, b = self._mirrored(self._half), jnp.where(b > 0, b, jnp.nan)
+        roots = jnp.sqrt(a), jnp.sqrt(b)
+        r = (a - b) / (roots[1] * (roots[0] + roots[1]))
+        value = jnp.sum(excess_of_ratio(r, roots[0] / roots[1], alpha, beta))
+        distance = Circulant(beta * a + alpha * b).inv_quad(shift)
+        return jnp.where(value == jnp.inf, value, value + alpha * distance)
+
+    def transport_to(self, other: Covariance, /) -> Float[Array, ""] | None:
+        """Squared differences of the roots of eigenvalues, between two of these."""
+        b = _eigenvalues(other)
+        if b is None:
+            return None
+        return jnp.sum(jnp.square(jnp.sqrt(self._mirrored(self._half)) - jnp.sqrt(b)))
+
     def trace_to(self, other: Covariance, /) -> Float[Array, ""] | None:
         """Sum of the ratios of eigenvalues, between two of these."""
         b = _eigenvalues(other)
         return None if b is None else jnp.sum(self._mirrored(self._half) / b)
+
+    def fisher_solve(self, cotangent: Any, /) -> Covariance:
+        """F = m/(2λ²) with the multiplicity m of an eigenvalue, 1 or 2."""
+        k = jnp.arange(len(self._half))
+        once = (k == 0) | (2 * k == self.dim)
+        share = jnp.where(once, 2.0, 1.0).astype(dtype_of(self))
+        change = share * jnp.square(self._half) * cotangent.spectrum[: len(share)]
+        return Circulant(self._mirrored(change))
 
     def plus(self, other: Covariance, /) -> Covariance | None:
         """Spectra add; an isotropic one is constant."""

@@ -4,6 +4,8 @@
 Array([1., 4.], dtype=float32)
 """
 
+from typing import Any
+
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
@@ -144,6 +146,10 @@ class Diagonal(DiagonalRoot):
     def dim(self) -> int:
         """Length of `scale`."""
         return self.scale.shape[-1]
+
+    def fisher_solve(self, cotangent: Any, /) -> Covariance:
+        """F = 2/σ²."""
+        return Diagonal(0.5 * jnp.square(self.scale) * cotangent.scale)
 
     def _root(self) -> Float[Array, " d"]:
         """`scale`."""

@@ -4,6 +4,8 @@
 Array([4., 4., 4.], dtype=float32)
 """
 
+from typing import Any
+
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -26,6 +28,11 @@ class Isotropic(DiagonalRoot):
     def toeplitz_column(self) -> Float[Array, " d"]:
         """(scale², 0, …, 0)."""
         return jnp.where(jnp.arange(self.dim) == 0, jnp.square(self.scale), 0.0)
+
+    def fisher_solve(self, cotangent: Any, /) -> Covariance:
+        """F = 2d/σ²."""
+        share = 0.5 / max(self.dim, 1)
+        return Isotropic(share * jnp.square(self.scale) * cotangent.scale, self.dim)
 
     def plus(self, other: Covariance, /) -> Covariance | None:
         """Isotropic again, if both are."""

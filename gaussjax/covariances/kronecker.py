@@ -20,6 +20,7 @@ from gaussjax._struct import nested, structure
 from gaussjax.covariances import pairs
 from gaussjax.covariances.base import Covariance, dtype_of
 from gaussjax.covariances.kronecker_plus_diagonal import KroneckerPlusDiagonal
+from gaussjax.covariances.transport import transport
 from gaussjax.linalg import kronecker
 
 
@@ -69,6 +70,24 @@ class Kronecker(Covariance):
             total = total + divergence + product * m
             product = product + m + product * m
         return self.dim * total
+
+    def transport_to(self, other: Covariance, /) -> Float[Array, ""] | None:
+        """From those of the factors, if both have factors of the same sizes.
+
+        With aligned roots F and H = F − Δ of two pairs it is, as ‖F ⊗ F' − H ⊗ H'‖²,
+            ‖Δ‖²‖F'‖² + ‖H‖²‖Δ'‖² + 2⟨Δ, H⟩⟨F', Δ'⟩,
+        where ⟨Δ, H⟩ and ⟨F', Δ'⟩ follow from traces and ‖Δ‖².
+        """
+        if not isinstance(other, Kronecker) or self._sizes != other._sizes:
+            return None
+        one = jnp.ones((), dtype_of(self))
+        total, f, h = jnp.zeros_like(one), one, one
+        for a, b in zip(self.factors, other.factors, strict=True):
+            d, f_a, h_b = transport(a, b), jnp.sum(a.variance()), jnp.sum(b.variance())
+            cross = 0.5 * (f - h - total) * (f_a - h_b + d)
+            total = jnp.maximum(total * f_a + h * d + cross, 0.0)
+            f, h = f * f_a, h * h_b
+        return total
 
     def trace_to(self, other: Covariance, /) -> Float[Array, ""] | None:
         """Product of the factors' traces, if both have factors of the same sizes."""

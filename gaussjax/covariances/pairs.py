@@ -71,7 +71,7 @@ def _divergence(a: Covariance, b: Covariance, logdets: tuple[Array, Array]) -> A
     same = _own_divergence(a, b)
     if same is not None:
         return same
-    if _is_dense(a) or _is_dense(b) or a.dim <= BLOCK:
+    if is_dense(a) or is_dense(b) or a.dim <= BLOCK:
         ratio = jax.vmap(b.whiten, 1, 1)(a.dense_factor())
         return divergence_of_ratio(ratio, logdets[0] - logdets[1])
     return _divergence_by_columns(a, b, logdets)
@@ -119,7 +119,7 @@ def trace_solve(a: Covariance, b: Covariance, /) -> Float[Array, ""]:
     known = a.trace_to(b)
     if known is not None:
         return known
-    if _is_dense(a) or _is_dense(b):  # all columns at once: a d × d array is there already
+    if is_dense(a) or is_dense(b):  # all columns at once: a d × d array is there already
         return jnp.sum(jax.vmap(b.inv_quad, 1)(a.dense_factor()))
     parts = b.thin_parts()
     if parts is not None:  # r products with A, not d solves
@@ -134,7 +134,7 @@ def add(a: Covariance, b: Covariance, /) -> Covariance:
         if total is not None:
             return total
     both = Sum(a, b)
-    return Cholesky(both.covariance_root()) if _is_dense(a) or _is_dense(b) else both
+    return Cholesky(both.covariance_root()) if is_dense(a) or is_dense(b) else both
 
 
 def _thin_divergence(
@@ -197,7 +197,7 @@ def textbook(
     return trace_solve(a, b) - a.dim - (logdet_a - logdet_b)
 
 
-def _is_dense(cov: Covariance) -> bool:
+def is_dense(cov: Covariance) -> bool:
     """Whether a structure holds as many numbers as a matrix, or has a root that does."""
     roots = cov.covariance_root(), cov.precision_root()
     return (

@@ -5,6 +5,8 @@ Array([[0.25, 0.  ],
        [0.  , 1.  ]], dtype=float32)
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -13,6 +15,7 @@ from gaussjax._struct import leaf, structure
 from gaussjax.covariances.base import Conditional, Covariance, Indices, log_normal
 from gaussjax.covariances.scaled import Scaled
 from gaussjax.linalg._kernels import small
+from gaussjax.linalg.factor import half_triangle
 from gaussjax.linalg.products import dot, gram
 from gaussjax.linalg.roots import triangular_root
 from gaussjax.linalg.triangular import logdet_of_triangle, solve
@@ -60,6 +63,12 @@ class PrecisionCholesky(Covariance):
     def color_transpose(self, vector: Float[Array, " d"], /) -> Float[Array, " d"]:
         """L⁻¹ v. O(d²), without the detour over a derivative of L⁻ᵀ ε"""
         return solve(self.lower, vector)
+
+    def fisher_solve(self, cotangent: Any, /) -> Covariance:
+        """L Φ(Lᵀc), as for a factor of Σ. O(d³)"""
+        lower = jnp.tril(self.lower)
+        change = dot(lower, half_triangle(dot(lower.T, jnp.tril(cotangent.lower))))
+        return PrecisionCholesky(change)
 
     def rescaled(self, factor: Array, /) -> Covariance:
         """diag(1/f) L, with columns turned so that its diagonal stays positive."""

@@ -18,6 +18,8 @@ from gaussjax.covariances import conditionals, pairs, restricted
 from gaussjax.covariances.base import Conditional, Covariance, Indices
 from gaussjax.covariances.block_diagonal import groups_of
 from gaussjax.covariances.diagonal import Diagonal
+from gaussjax.covariances.mixtures import skewed_divergence
+from gaussjax.covariances.transport import transport
 
 
 @structure
@@ -56,11 +58,34 @@ class StackedBlocks(Covariance):
             return None
         return jnp.sum(jax.vmap(pairs.divergence)(self._each, other._each))
 
+    def skewed_to(
+        self, other: Covariance, shift: Array, alpha: Array, beta: Array, /, *, inside: bool
+    ) -> Float[Array, ""] | None:
+        """Sum over the blocks, if `other` has as many of the same size or is diagonal."""
+        others = self._split_like(other)
+        if others is None:
+            return None
+
+        def of_block(a: Covariance, b: Covariance, v: Array) -> Array:
+            return skewed_divergence(a, b, v, alpha, beta, inside=inside)
+
+        return jnp.sum(jax.vmap(of_block)(self._each, others, shift.reshape(self._shape)))
+
+    def transport_to(self, other: Covariance, /) -> Float[Array, ""] | None:
+        """Sum over the blocks, if `other` has as many of the same size or is diagonal."""
+        others = self._split_like(other)
+        return None if others is None else jnp.sum(jax.vmap(transport)(self._each, others))
+
     def trace_to(self, other: Covariance, /) -> Float[Array, ""] | None:
         """Sum over the blocks, if both have as many of the same size."""
         if not isinstance(other, StackedBlocks) or self._shape != other._shape:
             return None
         return jnp.sum(jax.vmap(pairs.trace_solve)(self._each, other._each))
+
+    def fisher_solve(self, cotangent: Any, /) -> Covariance | None:
+        """Block by block."""
+        found = jax.vmap(lambda a, c: a.fisher_solve(c))(self._each, cotangent._each)
+        return None if found is None else StackedBlocks(found)
 
     def plus(self, other: Covariance, /) -> Covariance | None:
         """Block by block, if `other` has as many of the same size or is diagonal."""

@@ -1,11 +1,16 @@
-"""What a logarithm leaves of its argument, without cancellation: x − log(1 + x), tr Y − log|I + Y|.
+"""Logarithms and what they leave of their argument, without cancellation near zero.
 
-Both are zero at zero, of second order there, and never negative: divergences are sums of them.
+x − log(1 + x), tr Y − log|I + Y| and log|I + T Tᵀ| are zero at zero, of second order there, and
+never negative: divergences are sums of them.
 """
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
+
+from gaussjax.linalg._kernels import lapack
+from gaussjax.linalg.roots import triangular_root
+from gaussjax.linalg.triangular import solve
 
 
 def excess_of_logdet(y: Float[Array, "r r"]) -> Float[Array, ""]:
@@ -49,3 +54,20 @@ def minus_log1p(x: Array, ratio: Array) -> Array:
 def _(primals, tangents):
     (x, ratio), (dx, _) = primals, tangents
     return minus_log1p(x, ratio), x / ratio * dx  # 1 − 1/ratio would cancel
+
+
+# d log|I + T Tᵀ| = 2⟨(I + T Tᵀ)⁻¹T, dT⟩
+@jax.custom_jvp
+def logdet_of_gram(t: Float[Array, "n k"]) -> Float[Array, ""]:
+    """log|I + T Tᵀ| = Σ log(1 + σᵢ²) ≥ 0 over the singular values of T. O(n k min(n, k))"""
+    if t.size == 0:
+        return jnp.zeros((), t.dtype)
+    return jnp.sum(jnp.log1p(jnp.square(lapack.left_singular(t)[1])))
+
+
+@logdet_of_gram.defjvp
+def _(primals, tangents):
+    (t,), (dt,) = primals, tangents
+    root = triangular_root(jnp.concatenate([jnp.eye(len(t), dtype=t.dtype), t], axis=1))
+    slope = solve(root, solve(root, t), transpose=True)
+    return logdet_of_gram(t), 2 * jnp.sum(slope * dt)

@@ -240,7 +240,7 @@ Parts = tuple[Float[Array, " d"], Float[Array, "d r"]]
 def comparable(a: Parts, b: Parts) -> Array:
     """Whether the terms of `divergence` are of the order of d at most: it subtracts some. O(d r)"""
     (s_a, w_a), (s_b, w_b) = a, b
-    w_a, w_b = _of_one_rank(w_a, w_b)
+    w_a, w_b = of_one_rank(w_a, w_b)
     ratio, t = jnp.square(s_a / s_b), (s_a - s_b) * (s_a + s_b) / jnp.square(s_b)
     size = jnp.sum(jnp.square(w_b), axis=1)
     leverages = jnp.sum(jnp.square(t) / ratio * (size / (jnp.square(s_b) + size)))  # a bound
@@ -258,7 +258,7 @@ def divergence(a: Parts, b: Parts) -> Float[Array, ""]:
     """
     (s_a, w_a), (s_b, w_b) = a, b
     rank_b = w_b.shape[1]  # G_b, G and N have no more rows: others of a padded W_b are those of I
-    change = jnp.subtract(*_of_one_rank(w_a, w_b))
+    change = jnp.subtract(*of_one_rank(w_a, w_b))
     padded = functools.partial(_with_rows, rows=change.shape[1])
 
     # D(C, B). With 1 + t = s_a²/s_b², τ = t/(1 + t), leverages h = squared columns of G_b and
@@ -290,7 +290,8 @@ def _with_rows(x: Array, *, rows: int) -> Array:
     return jnp.pad(x, ((0, rows - x.shape[0]), (0, 0)))
 
 
-def _of_one_rank(*factors: Array) -> list[Array]:
+def of_one_rank(*factors: Array) -> list[Array]:
+    """Factors with zero columns added to those that have fewer."""
     rank = max(w.shape[1] for w in factors)
     return [jnp.pad(w, ((0, 0), (0, rank - w.shape[1]))) for w in factors]
 

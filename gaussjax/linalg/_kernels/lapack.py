@@ -44,10 +44,28 @@ def left_singular(matrix: Float[Array, "n k"]) -> tuple[Float[Array, "n m"], Flo
     return vectors, jnp.where(finite, values, jnp.nan)
 
 
+@kernel(2, to=(2, 1, 2))
+def singular(matrix: Float[Array, "n k"]) -> tuple[Array, Array, Array]:
+    """U, σ and Vᵀ with U diag(σ) Vᵀ = A, m = min(n, k) columns; σ is NaN if A is not finite."""
+    n, k = matrix.shape
+    if 0 in matrix.shape:
+        m = min(n, k)
+        return matrix[:, :m], jnp.zeros((m,), matrix.dtype), matrix[:m]
+    finite = jnp.all(jnp.isfinite(matrix))
+    left, values, right = lax.linalg.svd(jnp.where(finite, matrix, 0.0), full_matrices=False)
+    return left, jnp.where(finite, values, jnp.nan), right
+
+
 @kernel(2, to=(2,))
 def qr_triangle(matrix: Float[Array, "n d"]) -> Float[Array, "m d"]:
     """The triangle R of M = QR, m = min(n, d)."""
     return jnp.linalg.qr(matrix, mode="r")
+
+
+@kernel(2, to=(2,))
+def qr_basis(matrix: Float[Array, "n d"]) -> Float[Array, "n m"]:
+    """The orthonormal columns Q of M = QR, m = min(n, d)."""
+    return jnp.linalg.qr(matrix)[0]
 
 
 def solve(

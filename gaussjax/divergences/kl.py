@@ -1,10 +1,13 @@
-"""Divergences between two Gaussians, of any two structures."""
+"""Kullback-Leibler divergences between two Gaussians, of any two structures."""
+
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from gaussjax._lift import lift, lift_unchecked
+from gaussjax._struct import exported
 from gaussjax.covariances import Covariance, pairs
 from gaussjax.covariances.base import log_normal
 from gaussjax.gaussian import Gaussian, entropy
@@ -29,13 +32,68 @@ def kl_divergence(p: Gaussian, q: Gaussian) -> Float[Array, "..."]:
     >>> kl_divergence(from_scale([1.0], [1.0]), standard(1))
     Array(0.5, dtype=float32)
     """
-    value = _kl_divergence(p, q)
-    return jnp.where(entropy(p) == -jnp.inf, 0.0, value) if _are_same(p, q) else value
+    return zero_to_itself(p, q, _kl_divergence(p, q))
 
 
 @lift_unchecked
 def _kl_divergence(p: Gaussian, q: Gaussian) -> Float[Array, "..."]:
     return 0.5 * pairs.shifted_divergence(p.cov, q.cov, p.mean - q.mean)
+
+
+def jeffreys_divergence(p: Gaussian, q: Gaussian) -> Float[Array, "..."]:
+    """J(p, q) = KL(p‖q) + KL(q‖p) ≥ 0, symmetric, in nats. O(d³), O(d) for diagonals
+
+    As exact as `kl_divergence`, and infinite where that is. As p → q it is δᵀFδ for a change δ of
+    the parameters and their Fisher information F: zero, with a zero gradient, at p = q.
+
+    Raises:
+        ValueError: dimensions differ or batch shapes do not broadcast.
+
+    Source: Jeffreys, Proc. R. Soc. A 186 (1946), eq. 1.
+
+    >>> from gaussjax import from_scale, standard
+    >>> jeffreys_divergence(from_scale([1.0], [1.0]), standard(1))
+    Array(1., dtype=float32)
+    """
+    return kl_divergence(p, q) + kl_divergence(q, p)
+
+
+@exported
+class DecoupledKL(NamedTuple):
+    """Result of `decoupled_kl`, one entry of each field per pair, in nats.
+
+    Attributes:
+        mean: the divergence that is due to the means, `(...)`.
+        covariance: the divergence that is due to the covariances, `(...)`.
+    """
+
+    mean: Float[Array, "..."]
+    covariance: Float[Array, "..."]
+
+
+@lift_unchecked
+def decoupled_kl(p: Gaussian, q: Gaussian) -> DecoupledKL:
+    """½‖Cp⁻¹(μp − μq)‖² and ½ D(Σp, Σq): how far q moves from p in each of its two parts. O(d³)
+
+    They are KL(p‖N(μq, Σp)) and KL(p‖N(μp, Σq)): for trust regions with a bound for each. The first
+    has no gradient in Σq and the second none in μq. O(d) for diagonals; exact, infinite and zero as
+    `kl_divergence`, which takes the distance of the means in q's metric and is another sum.
+
+    Raises:
+        ValueError: dimensions differ or batch shapes do not broadcast.
+
+    Source: Abdolmaleki et al., arXiv:1812.02256, §4.2.
+
+    >>> from gaussjax import from_scale, standard
+    >>> decoupled_kl(standard(1), from_scale([2.0], [1.0]))
+    DecoupledKL(mean=Array(2., dtype=float32), covariance=Array(0., dtype=float32))
+    """
+    shift = p.mean - q.mean
+    valid = p.cov.is_valid() & q.cov.is_valid()
+    distance = jnp.where(valid, 0.5 * p.cov.inv_quad(shift), jnp.nan)
+    return DecoupledKL(
+        distance, 0.5 * pairs.shifted_divergence(p.cov, q.cov, jnp.zeros_like(shift))
+    )
 
 
 @lift
@@ -75,6 +133,11 @@ def logdet_divergence(a: Covariance, b: Covariance) -> Float[Array, "..."]:
     """
     zero = jnp.zeros(a.dim, jnp.result_type(*jax.tree.leaves(a)))
     return pairs.shifted_divergence(a, b, zero)
+
+
+def zero_to_itself(p: Gaussian, q: Gaussian, value: Array) -> Float[Array, "..."]:
+    """A divergence, but zero where p and q are of the same arrays and singular."""
+    return jnp.where(entropy(p) == -jnp.inf, 0.0, value) if _are_same(p, q) else value
 
 
 def _are_same(p: Gaussian, q: Gaussian) -> bool:

@@ -1,0 +1,163 @@
+"""Jensen-Shannon, Fisher-Rao, kernel and barycentre, against quadrature and dense algebra."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import oracle
+import pytest
+import scipy.integrate
+import scipy.linalg
+import scipy.stats
+from catalogue import STRUCTURES
+from compiling import quick_jit
+from test_divergences import gaussians, nearby
+
+import gaussjax as gj
+
+
+@pytest.mark.parametrize("separation", [0.3, 1e-3, 1e-6])
+def test_the_geometric_jensen_shannon_divergence_is_exact_at_any_separation(separation):
+    mean_p, lower_p, mean_q, lower_q = nearby(np.random.default_rng(0), 4, separation)
+    p, q = gaussians(mean_p, lower_p, mean_q, lower_q)
+    a, b = (oracle.covariance("cholesky", x) for x in (lower_p, lower_q))
+    m, n = (oracle.matrix(np.reshape(x, (-1, 1))) for x in (mean_p, mean_q))
+    cov = ((a**-1 + b**-1) / 2) ** -1
+    mean = cov * (a**-1 * m + b**-1 * n) / 2
+
+    def kl(x, sigma):
+        v, ratio = x - mean, cov**-1 * sigma
+        trace = sum(ratio[i, i] for i in range(4))
+        logs = oracle.mpmath.log(oracle.mpmath.det(ratio))
+        return (trace + (v.T * cov**-1 * v)[0] - 4 - logs) / 2
+
+    exact = (kl(m, a) + kl(n, b)) / 2
+    assert oracle.relative_error(gj.jensen_shannon_divergence(p, q), exact) <= 5e-7
+
+
+@pytest.mark.parametrize(("mean", "scale"), [(1.0, 0.5), (1e-2, 1.01), (30.0, 1.0)])
+def test_an_estimated_jensen_shannon_divergence_is_within_its_standard_error(mean, scale):
+    first, second = scipy.stats.norm(0, 1), scipy.stats.norm(mean, scale)
+
+    def integrand(x):
+        p, q = first.logpdf(x), second.logpdf(x)
+        middle = np.logaddexp(p, q) - np.log(2)
+        return 0.5 * (np.exp(p) * (p - middle) + np.exp(q) * (q - middle))
+
+    exact = scipy.integrate.quad(integrand, -10, mean + 10, points=[0, mean], epsabs=1e-12)[0]
+    p, q = gj.standard(1), gj.from_scale(jnp.array([mean]), jnp.array([scale]))
+    got = gj.jensen_shannon_estimate(jax.random.key(0), p, q, 4000)
+    assert abs(got.value - exact) <= 4 * got.standard_error + 1e-6 * exact
+    assert got.standard_error <= 0.05 * exact
+
+
+def test_estimates_take_batches():
+    p, q = gj.standard(2), gj.from_scale(jnp.ones((3, 2)), jnp.ones(2))
+    for pair in ((p, q), (q, p)):
+        assert gj.jensen_shannon_estimate(jax.random.key(0), *pair, 10).value.shape == (3,)
+
+
+def test_the_univariate_fisher_rao_distance_is_that_of_the_half_plane():
+    p, q = gj.from_scale(jnp.array([0.5]), jnp.array([2.0])), gj.from_scale(jnp.ones(1), 0.3)
+    x, y = (0.5 / np.sqrt(2), 2.0), (1 / np.sqrt(2), 0.3)
+    cosh = 1 + ((x[0] - y[0]) ** 2 + (x[1] - y[1]) ** 2) / (2 * x[1] * y[1])
+    expected = np.sqrt(2) * np.arccosh(cosh)
+    np.testing.assert_allclose(gj.fisher_rao_distance(p, q), expected, rtol=1e-6)
+    np.testing.assert_allclose(gj.fisher_rao_bounds(p, q), [expected] * 2, rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["diagonal", "cholesky", "precision"])
+def test_fisher_rao_distances_have_their_closed_forms_and_bounds_elsewhere(kind):
+    rng = np.random.default_rng(0)
+    (a, dense_a), (b, dense_b) = (STRUCTURES[kind](rng, 4, np.float32) for _ in range(2))
+    zero, one = jnp.zeros(4), jnp.ones(4)
+    logs = np.log(scipy.linalg.eigh(dense_a, dense_b, eigvals_only=True))
+    p, q = gj.Gaussian(zero, a), gj.Gaussian(zero, b)
+    exact = np.sqrt(0.5 * np.sum(logs**2))
+    np.testing.assert_allclose(gj.fisher_rao_distance(p, q), exact, rtol=2e-6)
+    np.testing.assert_allclose(gj.fisher_rao_bounds(p, q), [exact] * 2, rtol=2e-6)
+    moved = gj.Gaussian(one, a)
+    square = np.ones(4) @ np.linalg.solve(dense_a, np.ones(4))
+    exact = np.sqrt(2) * np.arccosh(1 + square / 4)
+    np.testing.assert_allclose(gj.fisher_rao_distance(p, moved), exact, rtol=2e-6)
+    other = gj.Gaussian(one, b)
+    assert np.isnan(gj.fisher_rao_distance(p, other))
+    low, high = gj.fisher_rao_bounds(p, other)
+    assert 0.7 * high < low < high
+    value, gradients = jax.value_and_grad(gj.fisher_rao_distance, (0, 1))(p, p)
+    assert value == 0
+    assert all(np.all(leaf == 0) for leaf in jax.tree.leaves(gradients))
+
+
+def test_the_gradient_of_a_fisher_rao_bound_agrees_with_differences():
+    with jax.enable_x64(True):
+        arrays = [jnp.asarray(x) for x in nearby(np.random.default_rng(0), 3, 0.3, np.float64)]
+        way = jnp.tril(jnp.arange(9.0).reshape(3, 3)) / 9
+
+        def along(t):
+            mean, lower, *rest = arrays
+            return gj.fisher_rao_bounds(*gaussians(mean + t, lower + t * way, *rest)).lower
+
+        slope = (along(1e-5) - along(-1e-5)) / 2e-5
+        np.testing.assert_allclose(jax.grad(along)(0.0), slope, rtol=1e-7)
+
+
+@pytest.mark.parametrize("kind", ["isotropic", "cholesky", "circulant"])
+def test_a_mean_discrepancy_is_that_of_its_kernel_means(kind):
+    rng = np.random.default_rng(0)
+    (a, dense_a), (b, dense_b) = (STRUCTURES[kind](rng, 4, np.float32) for _ in range(2))
+    p, q = gj.Gaussian(jnp.zeros(4), a), gj.Gaussian(0.5 * jnp.ones(4), b)
+
+    def mean(cov, v):
+        inner = v @ np.linalg.solve(cov + 1.3**2 * np.eye(4), v)
+        return np.linalg.det(np.eye(4) + cov / 1.3**2) ** -0.5 * np.exp(-0.5 * inner)
+
+    zero, v = np.zeros(4), np.full(4, 0.5)
+    square = mean(2 * dense_a, zero) + mean(2 * dense_b, zero) - 2 * mean(dense_a + dense_b, v)
+    value = gj.maximum_mean_discrepancy(p, q, bandwidth=1.3)
+    np.testing.assert_allclose(value, np.sqrt(square), rtol=1e-5)
+    value, gradient = jax.value_and_grad(
+        lambda p: gj.maximum_mean_discrepancy(p, p, bandwidth=1.3)
+    )(p)
+    assert abs(value) <= 1e-6
+    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(gradient))
+    assert np.isnan(gj.maximum_mean_discrepancy(p, q, bandwidth=-1.0))
+
+
+@pytest.mark.parametrize("separation", [1e-1, 1e-4, 1e-6])
+def test_a_mean_discrepancy_has_an_error_of_rounding_at_any_separation(separation):
+    arrays = nearby(np.random.default_rng(0), 4, separation)
+    value = gj.maximum_mean_discrepancy(*gaussians(*arrays), bandwidth=2.0)
+    with jax.enable_x64(True):
+        wide = [jnp.asarray(x, jnp.float64) for x in arrays]
+        exact = gj.maximum_mean_discrepancy(*gaussians(*wide), bandwidth=2.0)
+    assert abs(float(value) - float(exact)) <= 1e-6
+
+
+def test_a_barycenter_satisfies_its_fixed_point_equation():
+    rng = np.random.default_rng(0)
+    with jax.enable_x64(True):
+        parts = [STRUCTURES["cholesky"](rng, 3, np.float64) for _ in range(3)]
+        lower = jnp.stack([cov.lower for cov, _ in parts])
+        means, weights = jnp.asarray(rng.normal(size=(3, 3))), jnp.array([0.2, 0.3, 0.5])
+        g = gj.Gaussian(means, gj.Cholesky(lower))
+        q = quick_jit(gj.wasserstein2_barycenter)(g, weights=weights)
+        sigma = np.asarray(gj.covariance(q))
+        root = scipy.linalg.sqrtm(sigma)
+        total = sum(
+            w * scipy.linalg.sqrtm(root @ dense @ root).real
+            for w, (_, dense) in zip(np.asarray(weights), parts, strict=True)
+        )
+        np.testing.assert_allclose(total, sigma, atol=1e-10)
+        np.testing.assert_allclose(q.mean, weights @ means, rtol=1e-12)
+
+        def loss(t):
+            return jnp.sum(gj.covariance(gj.wasserstein2_barycenter(gj.scale_by(g, 1 + t))))
+
+        slope = quick_jit(jax.grad(loss))(0.0)
+        np.testing.assert_allclose(slope, 2 * loss(0.0), rtol=1e-8)  # it scales as the laws do
+
+
+def test_barycenters_refuse_weights_of_another_number():
+    g = gj.from_scale(jnp.zeros((2, 3)), jnp.ones(3))
+    with pytest.raises(ValueError, match="weights must have 2 entries"):
+        gj.wasserstein2_barycenter(g, weights=[1.0])
