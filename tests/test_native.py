@@ -181,6 +181,15 @@ def test_few_matrices_and_large_ones_go_one_by_one(name, d, size, dtype):
         assert_near(got, [x[:1] for x in want], dtype, 30 * (d + 1))
 
 
+def test_long_rows_keep_their_digits():
+    rows = np.abs(np.random.default_rng(0).normal(size=(3, 200_000))).astype(np.float32) + 1
+    lower, units = orthonormal._rows_in_turn(jnp.asarray(rows))
+    want = np.linalg.cholesky(rows.astype(float) @ rows.astype(float).T)
+    np.testing.assert_allclose(lower, want, rtol=3e-6, atol=3e-6 * np.max(want))
+    units = np.asarray(units, float)
+    np.testing.assert_allclose(units @ units.T, np.eye(3), atol=1e-6)
+
+
 def test_one_singular_matrix_has_the_distance_that_it_has_among_others():
     lower = np.diag(np.array([2.0, 0.0, 1.0] * 8, np.float32))
     on, off = np.ones(24, np.float32), np.ones(24, np.float32)

@@ -188,7 +188,7 @@ void orthonormal_rows_of_one(const Call& call, int64_t index, T* along) {
           subtract_numbers(own + c, along[j], q + j * k + c, columns(c));
       for (int64_t j = 0; j < i; ++j) line[j] += along[j] * unit;
     }
-    T norm = sqrt(dot_of_numbers(own, own, k));
+    T norm = T(sqrt(square_of_numbers(own, k)));
     scale_numbers(own, 1 / norm, k);
     line[i] = norm * unit + start;
   }

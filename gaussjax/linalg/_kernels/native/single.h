@@ -28,6 +28,18 @@ T dot_of_numbers(const T* x, const T* y, int64_t n) {
   return total;
 }
 
+// ‖x‖², where a sum of all its squares would lose digits of the last ones.
+template <class T>
+double square_of_numbers(const T* x, int64_t n) {
+  constexpr int64_t kPart = 1024;
+  double total = 0;
+  for (int64_t i = 0; i < n; i += kPart) {
+    int64_t part = n - i < kPart ? n - i : kPart;
+    total += double(dot_of_numbers(x + i, x + i, part));
+  }
+  return total;
+}
+
 // v − a x in place.
 template <class T>
 void subtract_numbers(T* v, T a, const T* x, int64_t n) {
