@@ -1,7 +1,7 @@
 """Which dtype a call computes in, and which its result has.
 
-What is an array of floats says which; numbers, lists and integers follow. Half precision is
-factorised in float32.
+Floating arrays decide; numbers, lists and integers follow them. Half precision is computed in
+float32.
 """
 
 from collections.abc import Iterable, Sequence
@@ -22,7 +22,7 @@ def own_dtype(value: Any) -> Any:
 
 
 def common_dtype(values: Iterable[Any]) -> Any:
-    """The dtype that those with one of their own promote to, or JAX's default if there is none."""
+    """The dtype that values with one of their own promote to, else JAX's default."""
     owns = [(x, own_dtype(x)) for x in values]
     typed = [x if hasattr(x, "dtype") else dtype for x, dtype in owns if dtype is not None]
     return jnp.result_type(*(typed or [float]))
@@ -46,5 +46,5 @@ def restore(tree: Any, dtype: Any) -> Any:
 
 
 def result_dtype(tree: Any) -> Any:
-    """Common dtype of a structure's leaves, in which results about it come."""
+    """Common dtype of a structure's leaves, the dtype of results."""
     return common_dtype(jax.tree.leaves(tree))

@@ -22,8 +22,7 @@ from gaussjax._struct import fields_of, is_structure
 def real_array(name: str, value: Any, dtype: Any = None) -> Array:
     """`value` as a floating array; bool and complex are refused.
 
-    What has no floating dtype of its own (a number, a list, integers) takes `dtype`, or else JAX's
-    default one.
+    Values without a floating dtype (numbers, lists, integers) take `dtype`, or else JAX's default.
     """
     if isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jnp.floating):
         return value
@@ -40,7 +39,7 @@ def real_array(name: str, value: Any, dtype: Any = None) -> Array:
 
 
 def real_arrays(**values: Any) -> list[Array]:
-    """Several as floating arrays of one dtype, which those decide that have one."""
+    """Floating arrays of one dtype, decided by the values that have one."""
     dtype = common_dtype(values.values())
     arrays = [real_array(name, x, dtype) for name, x in values.items()]
     return [x.astype(dtype) if x.dtype != dtype or x.weak_type else x for x in arrays]
@@ -63,7 +62,7 @@ def bool_array(name: str, value: Any) -> Array:
 
 
 def numbers(name: str, value: Any) -> np.ndarray:
-    """A static number, or some, as NumPy has them."""
+    """One static number or several, as a NumPy array."""
     array = np.asarray(_array_of_list(name, value))
     if not (np.issubdtype(array.dtype, np.floating) or np.issubdtype(array.dtype, np.integer)):
         raise TypeError(f"{name} must be a number, or a sequence of some, got {value!r}.")
@@ -83,7 +82,7 @@ def index_array(name: str, value: Any) -> Array:
 
 
 def real_structure(name: str, value: Any, dtype: Any = None) -> Any:
-    """A structure with floating arrays for leaves; those without a dtype of their own get this."""
+    """A structure with floating leaves; those without a dtype of their own get `dtype`."""
     return jax.tree.map(lambda x: real_array(name, x, dtype), value)
 
 
@@ -98,12 +97,12 @@ def instance(name: str, value: Any, *expected: type, order: str = "") -> Any:
 
 
 def wrong_arguments(name: str, order: str, error: TypeError) -> TypeError:
-    """The sentence of Python for arguments that do not fit, and those that do."""
+    """Python's message about arguments that do not fit, and the expected arguments."""
     return TypeError(f"{name}: {error}; the arguments are ({order}).")
 
 
 def consistent(tree: Any, stacked: int = 0) -> None:
-    """Refuses a structure whose parts are no structures, or whose fields differ in an event axis.
+    """Refuses a structure whose parts are not structures, or whose fields differ in an event axis.
 
     The annotations of its fields name the axes; `stacked` are the further ones in front of them.
     """
@@ -219,7 +218,7 @@ def indices(value: Any, dim: int) -> tuple[int, ...]:
 
 
 def one_each(name: str, shape: tuple[int, ...], count: int) -> None:
-    """Refuses values that are not one for each index."""
+    """Refuses values whose number differs from that of the indices."""
     if shape[-1] != count:
         raise ValueError(
             f"{name} must have {count} entries along the last axis, one for each index, got shape "
@@ -237,7 +236,7 @@ def one_per_row(name: str, shape: tuple[int, ...], count: int) -> None:
 
 
 def none_with_moments(**options: Any) -> None:
-    """Refuses options about rows beside moments, which have no rows any more."""
+    """Refuses options about rows if moments are given, which have none."""
     for name, value in options.items():
         if value is not None:
             raise ValueError(f"{name} is for rows of data: give it to gaussjax.moments instead.")
@@ -299,7 +298,7 @@ def enough_rows(structure: str, shape: tuple[int, ...], needed: int) -> None:
 def broadcastable(shapes: dict[str, tuple[Any, ...]], *, between: bool = False) -> tuple[Any, ...]:
     """Broadcast batch shape, or the sentence that says which shapes do not.
 
-    They are those of different arguments, or (`between` is false) of parts of one.
+    They belong to different arguments if `between` is true, else to parts of one.
     """
     try:
         return jnp.broadcast_shapes(*shapes.values())
@@ -312,7 +311,7 @@ def broadcastable(shapes: dict[str, tuple[Any, ...]], *, between: bool = False) 
 
 
 def _cure(shapes: dict[str, tuple[Any, ...]]) -> str:
-    """What the caller of arguments whose batches do not broadcast may have meant."""
+    """What the caller may have meant by batches that do not broadcast."""
     longest = max(shapes.values(), key=len)
     for name, shape in shapes.items():
         if shape and len(shape) < len(longest) and shape == longest[: len(shape)]:
@@ -329,7 +328,7 @@ def batch_shape(name: str, tree: Any) -> tuple[Any, ...]:
 
 
 def unequal_batch_ranks(name: str, tree: Any) -> ValueError:
-    """The sentence for leaves that lost different axes."""
+    """The sentence for leaves with unequal numbers of batch axes."""
     listing = ", ".join(f"{path} {shape}" for path, shape in _batches(name, tree).items())
     return ValueError(
         f"{name} must have one number of batch axes on every leaf, or axes of size one in excess, "
@@ -343,7 +342,7 @@ def _batches(name: str, tree: Any) -> dict[str, tuple[Any, ...]]:
 
 
 def unlike_structures(name: str, cov: Any, other: str, expected: Any) -> TypeError:
-    """The sentence for a change of parameters that are others."""
+    """The sentence for a tangent of another structure."""
     wanted, got = type(expected).__name__, type(cov).__name__
     return TypeError(f"{name} must have the structure of {other}, {wanted}, got {got}.")
 
@@ -390,7 +389,7 @@ def batch_sizes(name: str, shape: Any, unknown: int | None = None) -> tuple[Any,
 
 
 def random_key(key: Any, order: str) -> None:
-    """Refuses what is not one PRNG key: a typed key, or a legacy one of two uint32."""
+    """Refuses anything but one PRNG key, typed or legacy (two uint32)."""
     dtype = getattr(key, "dtype", None)
     typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
     legacy = dtype == jnp.uint32 and key.ndim == 1

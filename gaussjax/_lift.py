@@ -23,27 +23,27 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def holds_arrays(tree: Any) -> bool:
-    """Whether all leaves are JAX's arrays."""
+    """Whether all leaves are JAX arrays."""
     return all(isinstance(x, jax.Array) for x in jax.tree.leaves(tree))
 
 
 class Parameter(NamedTuple):
-    """What an argument has to be: a structure of some type, or an array with event axes."""
+    """What an argument must be: a structure of some type, or an array with event axes."""
 
     name: str
     types: tuple[type, ...]  # of structures; none for an array
     convert: Callable[..., Array]
     axes: tuple[str, ...]  # names of an array's event axes, or of a structure's dimension
-    optional: bool  # may be None, and is then left out
+    optional: bool  # None leaves it out
 
     def is_ready(self, value: Any) -> bool:
-        """Whether `jit` takes it as it is: all else is looked at while it is traced."""
+        """Whether `jit` takes it as it is; everything else is checked during tracing."""
         if value is None:
             return self.optional
         return isinstance(value, self.types or jax.Array) and holds_arrays(value)
 
     def arrays(self, value: Any, dtype: Any) -> Any:
-        """As an array, or a structure of them, of this dtype if it has none of its own."""
+        """As an array, or a structure of arrays, of this dtype if it has none of its own."""
         if value is None and self.optional:
             return None
         if self.types:
@@ -56,29 +56,29 @@ class Parameter(NamedTuple):
 def lift(function: F) -> F:
     """Decorator: the annotations of the arguments say which axes are event axes.
 
-    Each argument is a structure, or an array whose last axes are those named in its annotation. A
-    structure's dimension is called `d`, or `m` in `Annotated[Gaussian, "m"]`; an axis of that name
-    has its size. What is keyword-only is static, unless it is an array, too.
+    Each argument is a structure, or an array whose last axes are named in its annotation. The
+    dimension of a structure is called `d`, or `m` in `Annotated[Gaussian, "m"]`; an axis of that
+    name must have its size. Keyword-only arguments are static, unless they are arrays.
 
-    In a structure that is returned, what does not depend on the batch stays shared.
+    If it returns a structure, parts that do not depend on the batch stay shared.
     """
-    # A structure, or some: an array has the whole batch.
+    # Only structures share: an array has the whole batch.
     returns_structure = not hasattr(function.__annotations__.get("return"), "array_type")
     return _lifted(function, shares=returns_structure)
 
 
 def lift_as_whole(function: F) -> F:
-    """As `lift`, of a function that finds all parts of its result together.
+    """As `lift`, for a function that computes all parts of its result together.
 
-    Which of them depend on the batch would depend on the kernels: all of them have it.
+    Which parts depend on the batch would depend on the kernels, so all of them get the batch.
     """
     return _lifted(function, shares=False)
 
 
 def lift_unchecked(function: F) -> F:
-    """As `lift`, of a function that is NaN by itself where Σ is invalid, or does not depend on it.
+    """As `lift`, for a function that gives NaN by itself if Σ is invalid, or does not depend on Σ.
 
-    Looking for pivots that are negative or infinite would cost as much as a small density.
+    Checking the pivots would cost as much as a small density.
     """
     return _lifted(function, shares=False, checks_values=False)
 
@@ -117,9 +117,9 @@ def _lifted(function: F, *, shares: bool, checks_values: bool = True) -> F:
 
 
 def compiled_once(function: F, *, static: str | tuple[str, ...] = ()) -> F:
-    """An eager call runs one program, and the next like it finds it again without checks.
+    """An eager call runs one compiled program; the next like it reuses that program without checks.
 
-    Inlined, so that a program around it sees the operations themselves.
+    Inlined, so that a surrounding program sees the operations themselves.
     """
     return cast(F, jax.jit(function, static_argnames=static, inline=True))
 
@@ -149,13 +149,13 @@ def _parameter(parameter: inspect.Parameter) -> Parameter:
 
 
 def _order(signature: inspect.Signature) -> str:
-    """The arguments as they are written in a call: "g, x, *, mask"."""
+    """The arguments as written in a call: "g, x, *, mask"."""
     bare = [p.replace(annotation=p.empty, default=p.empty) for p in signature.parameters.values()]
     return str(inspect.Signature(bare))[1:-1]
 
 
 def _ready(parameters: Sequence[Parameter], values: Sequence[Any], order: str) -> tuple[Any, ...]:
-    """Arguments as arrays, and structures of them, in the dtype of those that have one."""
+    """Arguments as arrays, and structures of arrays, in the dtype of those that have one."""
     for p, x in zip(parameters, values, strict=True):
         if p.types:
             _errors.instance(p.name, x, *p.types, order=order)
@@ -164,7 +164,7 @@ def _ready(parameters: Sequence[Parameter], values: Sequence[Any], order: str) -
 
 
 def _floating(given: Any) -> list[Any]:
-    """What says in which dtype a call computes."""
+    """The arrays that decide the dtype of a call."""
     pairs = [(p, [x] if not p.types else jax.tree.leaves(x)) for p, x in given]
     return [x for p, leaves in pairs if p.convert is _errors.real_array for x in leaves]
 
@@ -173,7 +173,7 @@ def _floating(given: Any) -> list[Any]:
 
 
 class Leaf(NamedTuple):
-    """An array that a call takes: whose it is, where in it, and its event axes."""
+    """An array in an argument: its argument, its path in it, and its event axes."""
 
     owner: str
     path: str
@@ -193,7 +193,7 @@ def _call(
     shares: bool,
     checks_values: bool,
 ) -> Any:
-    """`function` of arguments by name, over leading axes, in working precision and back."""
+    """`function` of named arguments, over leading axes, in the working dtype and back."""
     parameters, names = [p for p, _ in given], [p.name for p, _ in given]
     wanted = common_dtype(_floating(given))
     arguments = [_argument(p, x, wanted) for p, x in given]
@@ -213,7 +213,7 @@ def _call(
 
 
 def _nan_unless_valid(arguments: Sequence[Any], result: Any, *, shares: bool) -> Any:
-    """What follows from a covariance that is none: NaN, but for a mean that does not."""
+    """NaN for everything that depends on an invalid covariance."""
     covs = [getattr(x, "cov", x) for x in arguments]
     valid = [cov.is_valid() for cov in covs if hasattr(cov, "is_valid")]
 
@@ -229,7 +229,7 @@ def _nan_unless_valid(arguments: Sequence[Any], result: Any, *, shares: bool) ->
 
 
 def _argument(parameter: Parameter, value: Any, dtype: Any) -> Any:
-    """An argument as its annotation says."""
+    """An argument as its annotation requires."""
     if parameter.types:
         _errors.instance(parameter.name, value, *parameter.types)
         return settled(parameter.name, parameter.arrays(value, dtype))
@@ -239,9 +239,9 @@ def _argument(parameter: Parameter, value: Any, dtype: Any) -> Any:
 
 
 def settled(name: str, tree: Any) -> Any:
-    """A structure whose leaves have equal batch ranks: axes of size one in excess are dropped.
+    """A structure whose leaves have equal batch ranks: extra axes of size one are dropped.
 
-    Such leaves come of a `vmap` over some of them, or of a tree that is put together by hand.
+    Such leaves come from a `vmap` over some of them, or from a tree assembled by hand.
     """
     fields = list(fields_of(tree))
     leads = [jnp.ndim(value) - rank for _, value, rank in fields]
@@ -258,7 +258,7 @@ def settled(name: str, tree: Any) -> Any:
 
 
 def structure_argument(name: str, value: Any, *types: type, order: str = "") -> Any:
-    """A structure of floating arrays in equal batch ranks, for what is not lifted."""
+    """A structure of floating arrays with equal batch ranks, for functions that are not lifted."""
     _errors.instance(name, value, *types, order=order)
     return settled(name, _errors.real_structure(name, value, result_dtype(value)))
 
@@ -270,7 +270,7 @@ def _leaves(parameter: Parameter, value: Any) -> list[Leaf]:
 
 
 def _same_dimension(parameters: Sequence[Parameter], arguments: Sequence[Any]) -> None:
-    """Event sizes never broadcast: `x` of shape (n, 1) is no vector of two dimensions."""
+    """Event sizes never broadcast: `x` of shape (n, 1) is not a batch of 2-vectors."""
     sizes: dict[str, tuple[str, int]] = {}  # of each axis, from the first structure that has it
     for p, value in zip(parameters, arguments, strict=True):
         if p.types:

@@ -1,7 +1,7 @@
-"""`vmap` over the axes of a batch: once per axis, over just the arrays that have it.
+"""`vmap` over the axes of a batch: once per axis, over only the arrays that have it.
 
-So what a batch shares is neither copied nor factorised again. In a structure that is returned, what
-does not depend on an axis is shared, too, with an axis of size one.
+So what a batch shares is neither copied nor factorised again. In a returned structure, whatever
+does not depend on an axis is shared too, with an axis of size one.
 """
 
 import functools
@@ -31,9 +31,9 @@ def over_leading_axes(
 ) -> Any:
     """`function(*leaves)` where leaf i has `event_ranks[i]` event axes; outputs gain the batch.
 
-    With `shares` an array of a structure that is returned has those axes of the batch that it
-    depends on, and axes of size one for the others. Where the mesh has explicit axes, each device
-    maps over its own part of the batch.
+    With `shares` the arrays of a returned structure have the axes of the batch that they depend on,
+    and axes of size one for the others. If the mesh has explicit axes, each device maps over its
+    own part of the batch.
     """
     batches = [x.shape[: x.ndim - rank] for x, rank in zip(leaves, event_ranks, strict=True)]
     batch = jnp.broadcast_shapes(*batches)
@@ -51,7 +51,7 @@ def over_leading_axes(
     ]
     lifted = functools.partial(_mapped, function, given, returned)
     if any(spec):
-        # Axes that shard nothing are manual, too: JAX 0.12 fails to compile some code beside one
+        # Axes that shard nothing are manual too: JAX 0.12 fails to compile some code beside one
         # that is not.
         axes = explicit_axes() - event_axes(leaves, event_ranks)
         lifted = _on_each_device(lifted, axes, spec, given, returned)
@@ -75,7 +75,7 @@ def _on_each_device(
         PartitionSpec(*(axis if has else None for axis, has in zip(spec, each, strict=True)))
         for each in zip(*returned, strict=True)
     ]  # fmt: skip
-    # No check of what varies over devices: a `scan` that starts from a constant fails it.
+    # `check_vma` is off: a `scan` that starts from a constant fails it.
     sharded = jax.shard_map(
         function, in_specs=in_specs, out_specs=out_specs, axis_names=axes, check_vma=False
     )
@@ -85,7 +85,7 @@ def _on_each_device(
 def _mapped(
     function: Callable[..., Any], given: Flags, returned: Flags | None, *leaves: Array
 ) -> Any:
-    """`jax.vmap`, once per batch axis; the leaves have only those axes that they are given."""
+    """`jax.vmap`, once per batch axis; each leaf has only the axes it was given."""
     for i in reversed(range(len(given))):  # innermost axis first
         function = _over_axis(function, given[i], None if returned is None else returned[i])
     return function(*leaves)
@@ -114,7 +114,7 @@ def _reach(
 ) -> tuple[list[frozenset[int]], Any]:
     """Which leaves every output depends on, and the tree of the outputs.
 
-    An array that is part of no structure counts as depending on all: it has the whole batch.
+    An array outside any structure counts as depending on all leaves: it has the whole batch.
     """
     events = [
         jax.ShapeDtypeStruct(x.shape[x.ndim - rank :], x.dtype)
@@ -140,7 +140,7 @@ def _reach(
 
 @custom_vmap
 def all_of_batch(valid: Array) -> Array:
-    """Whether a predicate holds in a whole batch: by that `cond` takes one way, not both."""
+    """Whether a predicate holds for a whole batch, so that `cond` takes one branch and not both."""
     return valid
 
 

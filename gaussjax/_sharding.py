@@ -11,7 +11,7 @@ from jaxtyping import Array
 def batch_spec(leaves: Sequence[Array], event_ranks: Sequence[int]) -> tuple[Any, ...]:
     """Mesh axes that each batch axis is sharded over, where the mesh has explicit axes.
 
-    A mesh axis that two axes of the batch are sharded over goes to the first that is met.
+    If two axes of the batch are sharded over one mesh axis, the first gets it.
     """
     found: list[Any] = []
     for x, rank in zip(leaves, event_ranks, strict=True):
@@ -36,7 +36,7 @@ def event_axes(leaves: Sequence[Array], event_ranks: Sequence[int]) -> set[str]:
 
 
 def resharded(x: Array, batch: PartitionSpec) -> Array:
-    """`x` with its batch axes sharded like that."""
+    """`x` with its batch axes sharded like `batch`."""
     wanted = (*batch, *_spec(x)[len(batch) :])
     return x if wanted == _spec(x) else jax.sharding.reshard(x, PartitionSpec(*wanted))
 
@@ -47,14 +47,14 @@ def _spec(x: Array) -> tuple[Any, ...]:
 
 
 def varying_axes(x: Array) -> frozenset[str]:
-    """Axes of a `shard_map` around this over which `x` varies."""
+    """Axes of a surrounding `shard_map` over which `x` varies."""
     kind = jax.typeof(x)
     newer = getattr(kind, "manual_axis_type", None)  # from JAX 0.11 on
     return frozenset(getattr(kind, "vma", ()) if newer is None else newer.varying)
 
 
 def varying_alike(leaves: Sequence[Array]) -> list[Array]:
-    """Leaves that vary over the same axes of a `shard_map` around this, as loops want them."""
+    """Leaves that vary over the same axes of a surrounding `shard_map`, as loops require."""
     each = [varying_axes(x) for x in leaves]
     lacking = [tuple(frozenset().union(*each) - axes) for axes in each]
     return [

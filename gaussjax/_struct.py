@@ -9,8 +9,8 @@
 >>> ranks(line)
 [0, 1]
 
-From the moment it is made every leaf has the same number of axes in front of its event axes: those
-that lack some get axes of size one. So whatever adds an axis to every leaf (`vmap`, `scan`) adds it
+All leaves have the same number of batch axes from the moment an instance is made: leaves that lack
+some get axes of size one in front. So whatever adds an axis to every leaf (`vmap`, `scan`) adds it
 at the same place of the batch.
 
 >>> line
@@ -45,7 +45,7 @@ def leaf(*, rank: int) -> Any:
 def nested(*, stacked: int = 0) -> Any:
     """Declares a field that holds a structure, or a tuple of structures.
 
-    With `stacked` its leaves have that many more event axes in front, as if mapped over them.
+    With `stacked` its leaves have that many more leading event axes, as if mapped over them.
     """
     return dataclasses.field(metadata={"rank": None, "stacked": stacked})
 
@@ -59,8 +59,8 @@ def static() -> Any:
 def structure(cls: type[T]) -> type[T]:
     """Makes `cls` a frozen dataclass and a pytree, compared by identity and printed by shape.
 
-    Fields are declared with `leaf(rank=…)`, `nested()` or `static()`. Making one aligns its leaves;
-    unflattening neither validates nor changes anything.
+    Fields are declared with `leaf(rank=…)`, `nested()` or `static()`. The constructor aligns the
+    leaves; unflattening neither validates nor changes anything.
     """
     own_repr = "__repr__" in vars(cls)
     cls = dataclasses.dataclass(frozen=True, eq=False, repr=False)(cls)
@@ -140,19 +140,19 @@ def _take_lists(tree: Any) -> None:
         is_list = field.metadata.get("rank") is not None and type(value) in (list, tuple)
         numbers = int | float | jax.Array | np.ndarray | np.generic
         if is_list and all(isinstance(x, numbers) for x in jax.tree.leaves(value)):
-            with contextlib.suppress(ValueError):  # ragged: refused when it is used
+            with contextlib.suppress(ValueError):  # ragged: refused on use
                 object.__setattr__(tree, field.name, _stacked(value))
 
 
 def _stacked(value: Any) -> jax.Array:
-    """A list as an array that promotes no other, as a number does not."""
+    """A list as an array that, like a number, does not promote others."""
     if not isinstance(value, list | tuple):
         return jnp.asarray(value)
     return jnp.stack([_stacked(x) for x in value]) if value else jnp.zeros(0)
 
 
 def _align(tree: Any, count: int, stacked: int = 0) -> None:
-    """Gives every array of a structure that is being made `count` axes in front of its event."""
+    """Gives every array of a new structure `count` batch axes."""
     for field in dataclasses.fields(tree):
         if field.metadata.get("static"):
             continue
@@ -179,7 +179,7 @@ def _aligned(part: Any, count: int, stacked: int) -> Any:
 
 
 def _batch_axes(value: Any, rank: int, otherwise: int = 0) -> int:
-    """Axes in front of the event axes; `otherwise` of what is no array, or lacks event axes."""
+    """Number of batch axes; `otherwise` if it is not an array, or lacks event axes."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         return 0 if rank == 0 else otherwise
     is_array = isinstance(value, jax.Array | np.ndarray | np.generic | jax.ShapeDtypeStruct)
@@ -240,8 +240,8 @@ def _register_for_export(cls: type) -> None:
     name = f"{cls.__module__}.{cls.__qualname__}"
     try:
         register(serialized_name=name)
-    except ValueError:  # taken: a notebook's cell that runs again defines the class again
-        register(serialized_name=f"{name} {id(cls)}")  # for this process alone
+    except ValueError:  # taken: a notebook cell that runs again defines the class again
+        register(serialized_name=f"{name} {id(cls)}")  # for this process only
 
 
 def exported(cls: type[T]) -> type[T]:

@@ -1,6 +1,6 @@
-"""What is asked of a covariance alone: of a structure, or of a Gaussian's.
+"""Functions of a covariance alone: of a structure, or of a Gaussian's.
 
-A structure's own members are written for one covariance; these take batches.
+The members of a structure are written for one covariance; these take batches.
 """
 
 from jaxtyping import Array, Float
@@ -25,8 +25,8 @@ def logdet(g: Gaussian | Covariance) -> Float[Array, "..."]:
 def solve(g: Gaussian | Covariance, v: Float[Array, "... d"]) -> Float[Array, "... d"]:
     """Σ⁻¹v. O(d²) from a triangular factor
 
-    `v` is a vector `(..., d)`, whose leading axes are batch as in `log_prob`. For the columns of a
-    matrix V `(d, k)` it is `solve(g, V.T).T`.
+    `v` is a vector `(..., d)` whose leading axes are batch, as in `log_prob`. For the columns of a
+    matrix V `(d, k)` write `solve(g, V.T).T`.
 
     Raises:
         ValueError: sizes differ or batch shapes do not broadcast.
@@ -42,8 +42,8 @@ def solve(g: Gaussian | Covariance, v: Float[Array, "... d"]) -> Float[Array, ".
 def matvec(g: Gaussian | Covariance, v: Float[Array, "... d"]) -> Float[Array, "... d"]:
     """Σ v. O(d²) from a triangular factor
 
-    `v` is a vector `(..., d)`, whose leading axes are batch as in `log_prob`. For the columns of a
-    matrix V `(d, k)` it is `matvec(g, V.T).T`.
+    `v` is a vector `(..., d)` whose leading axes are batch, as in `log_prob`. For the columns of a
+    matrix V `(d, k)` write `matvec(g, V.T).T`.
 
     Raises:
         ValueError: sizes differ or batch shapes do not broadcast.
@@ -59,9 +59,9 @@ def matvec(g: Gaussian | Covariance, v: Float[Array, "... d"]) -> Float[Array, "
 def add(a: Covariance, b: Covariance) -> Covariance:
     """A + B in a common structure, if there is one. O(d) to O(d³)
 
-    Diagonals, low rank with either, circulant, Toeplitz, and equal blocks stay structured. With a
-    dense operand the sum is a `Cholesky`, by QR. Any other pair is a `Sum`, which samples and
-    multiplies in the structures of both, and is made dense only by what needs a factor of it.
+    Diagonals, low rank with either, circulant, Toeplitz, and equal blocks keep their structure.
+    With a dense operand the sum is a `Cholesky`, by QR. Any other pair is a `Sum`, which samples
+    and multiplies in the structures of both, and becomes dense only where a factor is needed.
 
     Raises:
         ValueError: sizes differ or batch shapes do not broadcast.

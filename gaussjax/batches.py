@@ -1,4 +1,4 @@
-"""Several Gaussians as one, and the batch of one: stacked, side by side, taken out, reshaped."""
+"""Batches of Gaussians: stack, index, reshape and broadcast them, or join their dimensions."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -22,8 +22,8 @@ from gaussjax.gaussian import Gaussian
 def broadcast_to(g: Gaussian, shape: tuple[int, ...]) -> Gaussian:
     """The same Gaussians with that batch shape on every leaf. A copy, unless `jit` fuses it
 
-    For `vmap`, `scan` and `map` over a Gaussian some of whose parts the batch shares, and for a
-    carry that has to have one shape from start to end.
+    For `vmap`, `scan` and `map` over a Gaussian whose batch shares some parts, and for carries,
+    whose shape must not change.
 
     Raises:
         ValueError: the batch of g does not broadcast to `shape`.
@@ -42,10 +42,10 @@ def broadcast_to(g: Gaussian, shape: tuple[int, ...]) -> Gaussian:
 
 
 def reshape(g: Gaussian, shape: tuple[int, ...]) -> Gaussian:
-    """The same Gaussians in a batch of another shape; one size may be −1. What is shared stays so
+    """The same Gaussians in a batch of another shape; one size may be −1. Shared parts stay shared
 
     Raises:
-        ValueError: the batch has not as many elements.
+        ValueError: the batch has another number of elements.
 
     >>> from gaussjax import batch_shape, from_scale
     >>> batch_shape(reshape(from_scale(jnp.zeros((6, 2)), 1.0), (3, -1)))
@@ -70,7 +70,7 @@ def reshape(g: Gaussian, shape: tuple[int, ...]) -> Gaussian:
 
 
 def concatenate(gs: Sequence[Gaussian]) -> Gaussian:
-    """Law of independent Gaussians side by side: dimensions add, the covariance is their blocks.
+    """Joint law of independent Gaussians: dimensions add, the covariance is block diagonal.
 
     Batch shapes broadcast.
 
@@ -114,8 +114,8 @@ def take(g: Gaussian, index: Any) -> Gaussian:
     """Elements of a batch: g as an array of Gaussians, indexed as NumPy indexes arrays.
 
     `index` is an integer, a slice, an ellipsis, an array of integers, a static mask, or a tuple of
-    these for several axes. Integers and slices keep shared what the batch shares. In an array an
-    index out of range gives NaN.
+    these for several axes. Integers and slices keep shared parts shared. An index in an array that
+    is out of range gives NaN.
 
     Raises:
         TypeError: an index is none of these.
@@ -150,7 +150,7 @@ def take(g: Gaussian, index: Any) -> Gaussian:
 
 
 def _one_each(items: tuple[Any, ...], batch: tuple[int, ...]) -> list[Any]:
-    """One item for each batch axis (a mask has several), and None for new ones."""
+    """One item for each batch axis (a mask takes several), and None for new ones."""
     items = tuple(map(_item, items))
     missing = len(batch) - sum(map(_consumed, items))
     if missing < 0 or sum(i is ... for i in items) > 1:
@@ -189,14 +189,14 @@ def _consumed(item: Any) -> int:
 
 
 def _within(item: int | slice, size: int) -> int | slice:
-    """The item for a leaf that the axis may be shared by."""
+    """The item for a leaf that may share the axis."""
     if size != 1:
         return item
     return 0 if isinstance(item, int) else slice(None)
 
 
 def _gathered(g: Gaussian, items: Sequence[Any], batch: tuple[int, ...]) -> Gaussian:
-    """By the position of every element that is asked for, −1 where there is none."""
+    """By the position of every requested element, −1 where there is none."""
     if 0 in batch:
         raise ValueError(f"g must not be empty to take elements of it, got batch shape {batch}.")
     positions = jnp.arange(math.prod(batch)).reshape(batch)

@@ -1,7 +1,7 @@
 """Value checks for use inside `jit`, by `jax.experimental.checkify`.
 
-Constructors see values only where they are concrete; under `jit` a bad matrix is NaN. A check says
-which one it was:
+Constructors can check only concrete values; under `jit` a bad matrix gives NaN. This check says
+which matrix it was:
 
 >>> import jax
 >>> from jax.experimental import checkify
@@ -25,11 +25,11 @@ from gaussjax.gaussian import Gaussian
 
 
 def check_gaussian(g: Gaussian) -> Gaussian:
-    """The same Gaussian, checked: finite numbers, and a covariance that is one. O(d) to O(d²)
+    """Returns g after checking that it is finite and its covariance valid. O(d) to O(d²)
 
-    It is NaN where a constructor met a matrix that is not positive definite, a scale that is
-    negative, or anything not finite; singular laws pass. For functions that `checkify.checkify`
-    transforms; the error names the first bad element of the batch.
+    A Gaussian is NaN where its constructor met a matrix that is not positive definite, a negative
+    scale, or a value that is not finite; singular laws pass. Call it in functions that you
+    transform by `checkify.checkify`; the error names the first bad element of the batch.
 
     Raises:
         ValueError: outside `checkify`, when the values are concrete and bad.

@@ -1,4 +1,4 @@
-"""A Gaussian, and what can be asked of one. The names in the examples are gaussjax's.
+"""A Gaussian, its samples, densities and moments. The names in the examples are gaussjax's.
 
 Shapes: a mean is `(..., d)`, a vector `x` or `noise` `(..., d)`; leading axes are batch and
 broadcast between all arguments, the event axis never does. Logarithms are natural, so densities
@@ -36,9 +36,9 @@ COMPARED_AGAIN = 4  # entries of the largest vector for which that is faster tha
 
 @structure
 class Gaussian:
-    """N(mean, Σ): a mean `(..., d)` and a covariance structure. A pytree; making it checks nothing.
+    """N(mean, Σ): a mean `(..., d)` and a covariance structure. A pytree, unchecked.
 
-    Leaves that lack batch axes get them in front, of size one: a covariance that a batch of means
+    Leaves that lack batch axes get axes of size one in front: a covariance that a batch of means
     shares stays one covariance.
 
     >>> from gaussjax import Cholesky
@@ -73,8 +73,8 @@ def sample(key: Array, g: Gaussian, shape: tuple[int, ...] = ()) -> Float[Array,
     """μ + R ε, ε ~ N(0, I): reparameterised samples, `shape + batch + (d,)`. O(d²) each
 
     `key` is a typed or legacy PRNG key. The noise is `jax.random.normal`, so gradients flow to the
-    parameters. R is C of `color` and the noise of the result's shape, save where a root with more
-    columns is cheaper: low rank takes O(dr) so, and Toeplitz O(d log d).
+    parameters. R is the root C of `color`, unless a root with more columns is cheaper: low rank
+    then takes O(dr), and Toeplitz O(d log d).
 
     Raises:
         TypeError: `key` is no PRNG key, or `shape` no tuple of integers.
@@ -92,7 +92,7 @@ def sample(key: Array, g: Gaussian, shape: tuple[int, ...] = ()) -> Float[Array,
 def sample_and_log_prob(
     key: Array, g: Gaussian, shape: tuple[int, ...] = ()
 ) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
-    """Samples and their log densities, from the noise and so without a solve. O(d²) each
+    """Samples and their log densities, from the same noise, so without a solve. O(d²) each
 
     Arguments and errors as in `sample`; the second result is `shape + batch`.
 
@@ -256,7 +256,7 @@ def variance(g: Gaussian) -> Float[Array, "... d"]:
 
 @lift
 def stddev(g: Gaussian) -> Float[Array, "... d"]:
-    """Standard deviations, the square root of `variance`. Costs as there
+    """Standard deviations, the square root of `variance`, at the same cost
 
     >>> from gaussjax import from_scale
     >>> stddev(from_scale([0.0, 0.0], [1.0, 2.0]))
@@ -267,7 +267,7 @@ def stddev(g: Gaussian) -> Float[Array, "... d"]:
 
 @lift
 def covariance(g: Gaussian) -> Float[Array, "... d d"]:
-    """Σ as a matrix, symmetric to the bit. O(d³)
+    """Σ as a matrix, exactly symmetric. O(d³)
 
     >>> from gaussjax import from_scale
     >>> covariance(from_scale([0.0, 0.0], [1.0, 2.0]))
@@ -279,7 +279,7 @@ def covariance(g: Gaussian) -> Float[Array, "... d d"]:
 
 @lift
 def precision(g: Gaussian) -> Float[Array, "... d d"]:
-    """Σ⁻¹ as a matrix, symmetric to the bit. O(d³)
+    """Σ⁻¹ as a matrix, exactly symmetric. O(d³)
 
     >>> from gaussjax import from_scale
     >>> precision(from_scale([0.0, 0.0], [1.0, 2.0]))
@@ -309,7 +309,7 @@ def dim(g: Gaussian) -> int:
     return structure_argument("g", g, Gaussian).dim
 
 
-# Pieces ------------------------------------------------------------------------------------------
+# Helpers -----------------------------------------------------------------------------------------
 
 
 def _without_infinities(vector: Array) -> Array:
@@ -317,14 +317,15 @@ def _without_infinities(vector: Array) -> Array:
 
 
 def _infinite_with(vector: Array, distance: Array) -> Array:
-    if vector.size == 0:  # whose derivatives JAX gives the wrong rank in a batch
+    if vector.size == 0:  # JAX returns derivatives of the wrong rank for empty batched inputs
         return distance
     return _infinity_or(vector, distance)
 
 
-# ∞ − ∞ inside a substitution would be NaN, and its gradient with it. So infinities are zero there,
-# and what comes of it is replaced. The derivative looks for them once more. It has many terms, each
-# of which would repeat what fuses with the value: for larger vectors a reduction, which is stored.
+# ∞ − ∞ inside a substitution would be NaN, and so would its gradient. So infinities are set to zero
+# there and the result is replaced. The derivative tests for infinities again: it has many terms,
+# and each would repeat a test that fuses with the value. For larger vectors the test is a
+# reduction, which is stored.
 @jax.custom_jvp
 def _infinity_or(vector: Array, distance: Array) -> Array:
     return jnp.where(_is_infinite(vector, limits.VECTOR), jnp.inf, distance)
@@ -337,7 +338,7 @@ def _(primals, tangents):
 
 
 def _is_infinite(vector: Array, limit: int) -> Array:
-    """Whether an entry is and none is NaN. Up to `limit` entries are compared one by one."""
+    """Whether an entry is infinite and none NaN. Up to `limit` entries are compared one by one."""
     one_by_one = vector.size <= limit
     return (small.largest(vector) if one_by_one else jnp.max(jnp.abs(vector))) == jnp.inf
 
@@ -348,7 +349,7 @@ def _log_prob_of_noise(g: Gaussian, noise: Float[Array, "... d"]) -> Float[Array
 
 
 def _ready(key: Array, g: Gaussian, shape: Any) -> tuple[Array, Gaussian, tuple[int, ...]]:
-    """What `jit` takes; the rest is checked while it is traced."""
+    """Arguments that `jit` takes; the rest is checked during tracing."""
     order = "key, g, shape"
     _errors.random_key(key, order)
     if not (isinstance(g, Gaussian) and holds_arrays(g)):
@@ -359,7 +360,7 @@ def _ready(key: Array, g: Gaussian, shape: Any) -> tuple[Array, Gaussian, tuple[
 def _prepared(
     key: Array, g: Gaussian, shape: tuple[int, ...]
 ) -> tuple[Gaussian, Callable[[int], Array], Any]:
-    """The Gaussian in the dtype to compute in, its noise of any length, and the result's dtype."""
+    """The Gaussian in its working dtype, a source of noise, and the dtype of the result."""
     g = structure_argument("g", g, Gaussian)
     dtype = result_dtype(g)
     wide = jax.tree.map(lambda x: x.astype(working_dtype(dtype)), g)

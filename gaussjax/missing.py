@@ -1,7 +1,7 @@
 """Missing data: what a mask says is observed, in shapes that do not depend on the mask.
 
-So one jitted call takes a batch with other missing entries in each row. Entries that are not
-observed are not read: they may be NaN, and have gradient zero.
+So one jitted call takes a batch whose rows have different holes. Missing entries are not read: they
+may be NaN, and have gradient zero.
 """
 
 import jax.numpy as jnp
@@ -21,9 +21,9 @@ def condition_where(
 ) -> Gaussian:
     """Law of all coordinates given those of `x` at the mask, which have variance zero. O(d³)
 
-    The form of `condition` whose shapes do not depend on the mask: one jitted call conditions a
-    batch with other missing entries in each row. Entries of `x` off the mask are not read, and may
-    be NaN. The result can be sampled (`impute`), but has no density unless nothing is given.
+    `condition` with shapes that do not depend on the mask: one jitted call conditions a batch whose
+    rows have different holes. Entries of `x` off the mask are not read and may be NaN. The result
+    can be sampled (`impute`), but has no density unless nothing is given.
 
     Raises:
         TypeError: `mask` is not boolean.
@@ -36,7 +36,7 @@ def condition_where(
     Array([2., 1.], dtype=float32)
     """
     law = conditionals.conditional_where(g.cov, mask, _values(g, mask, x))
-    return Gaussian(jnp.where(mask, x, g.mean + law.mean), law.cov)  # x itself, to the bit
+    return Gaussian(jnp.where(mask, x, g.mean + law.mean), law.cov)  # exactly x
 
 
 @lift
@@ -45,8 +45,8 @@ def log_prob_observed(
 ) -> Float[Array, "..."]:
     """Log density of the entries of `x` at the mask, in nats: the marginal's `log_prob`. O(d³)
 
-    What maximum likelihood with missing entries needs. The other entries are not read, may be NaN,
-    and have gradient zero; nothing observed gives 0.
+    Use it for maximum likelihood with missing entries. Those are not read, may be NaN, and have
+    gradient zero; nothing observed gives 0.
 
     Raises:
         TypeError: `mask` is not boolean.
@@ -88,7 +88,7 @@ def impute(
     _errors.instance("g", g, Gaussian, order="key, g, x, *, mask, shape")
     x, mask = _errors.real_array("x", x, result_dtype(g)), _errors.bool_array("mask", mask)
     draws = sample(key, condition_where(g, x, mask=mask), shape)
-    return jnp.where(mask, x.astype(draws.dtype), draws)  # to the bit
+    return jnp.where(mask, x.astype(draws.dtype), draws)  # exactly
 
 
 def _values(g: Gaussian, mask: Array, x: Array) -> Array:

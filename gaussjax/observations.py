@@ -22,7 +22,7 @@ from gaussjax.linalg.products import dot
 
 @exported
 class Posterior(NamedTuple):
-    """What an observation leaves.
+    """Result of `observe`.
 
     Attributes:
         posterior: the Gaussian of x given the observation.
@@ -56,7 +56,7 @@ def joint(
 ) -> Gaussian:
     """Law of (x, y), y = H x + b + e with x ~ prior and e ~ noise. O((d + m) d m)
 
-    `matrix` H is `(..., m, d)`, `noise` a Gaussian in m dimensions whose mean counts, `offset` b
+    `matrix` H is `(..., m, d)`, `noise` a Gaussian in m dimensions (its mean is used), `offset` b
     `(..., m)` or zero. The result is dense in d + m dimensions: its root is [[C, 0], [H C, R]].
 
     Raises:
@@ -87,22 +87,22 @@ def observe(
 ) -> Posterior:
     """Posterior of x ~ prior given y = H x + e, e ~ noise, and log p(y). O((d + m)³)
 
-    `matrix` H is `(..., m, d)`, `noise` a Gaussian in m dimensions whose mean counts, `y`
-    `(..., m)`. By QR of the root of (y, x), the array form of the Kalman update: the covariance is
-    positive definite by construction, never Σ − K S Kᵀ. An observation that is far more precise
-    than the prior is first solved for what it fixes, so that neither its digits nor the posterior's
-    are lost beside the prior's. A prior known by its precision stays so, and may be improper (a
-    zero on the diagonal of its factor): then the evidence is −∞, or NaN where the posterior is
-    improper too.
+    `matrix` H is `(..., m, d)`, `noise` a Gaussian in m dimensions (its mean is used), `y` `(...,
+    m)`. By QR of the root of (y, x), the array form of the Kalman update: the covariance is
+    positive definite by construction, never Σ − K S Kᵀ. An observation far more precise than the
+    prior is first solved for the coordinate that it fixes, so that no digits are lost beside the
+    prior's. A prior stored by its precision gives a posterior stored by its precision, and may be
+    improper (a zero on the diagonal of its factor): then the evidence is −∞, or NaN if the
+    posterior is improper too.
 
-    Where `mask` `(..., m)` is given, entries of `y` that it does not name are missing: they are not
-    read, may be NaN, and have gradient zero. Noise may correlate them with the others. With all of
-    them missing the posterior is the prior, and the evidence 0.
+    Entries of `y` off the `mask` `(..., m)` are missing: they are not read, may be NaN, and have
+    gradient zero. Noise may correlate them with the others. If all are missing, the posterior is
+    the prior and the log evidence 0.
 
-    Prior and noise may be singular, as long as the law of y is not. Singular noise leaves no
-    precision: for a prior known by its precision it has to be a `Root` of fewer columns than rows,
-    or the result is NaN (`as_cholesky(prior)` is the cure). The posterior is then known by its
-    covariance.
+    Prior and noise may be singular, as long as the law of y is not. After singular noise there is
+    no precision: for a prior stored by its precision, singular noise must be a `Root` with fewer
+    columns than rows, or the result is NaN (use `as_cholesky(prior)`). The posterior is then stored
+    by its covariance.
 
     Raises:
         TypeError: `mask` is not boolean.
@@ -118,7 +118,7 @@ def observe(
     Array([1.], dtype=float32)
     """
     root = kept_precision_root(prior.cov, noise.cov)
-    if mask is not None:  # what is missing is 0, seen through a row of zeros with unit noise
+    if mask is not None:  # a missing entry is 0, seen through a row of zeros with unit noise
         y, matrix = jnp.where(mask, y, 0.0), jnp.where(mask[:, None], matrix, 0.0)
         mean = jnp.where(mask, noise.mean, 0.0)
         noise = Gaussian(mean, restricted.unit_where(~mask, noise.cov))
@@ -145,11 +145,11 @@ def smooth_step(
     """Law of x given all observations, from that of x' = F x + w given all. O((d + n)³)
 
     One Rauch-Tung-Striebel step: `filtered` is the law of x given the observations so far,
-    `transition` F is `(..., n, d)`, `process` the law of w (whose mean counts), `smoothed_next` the
-    law of x' given all observations. With the gain G = Σ Fᵀ (F Σ Fᵀ + Q)⁻¹ it is
-    N(μ + G (μ' − F μ − ν), G Σ' Gᵀ + C Cᵀ), where C Cᵀ is the covariance of x given x' too: by QR,
-    and nothing is subtracted. A smoother is a `scan` of it in reverse. Process and filtered law may
-    be singular.
+    `transition` F is `(..., n, d)`, `process` the law of w, N(ν, Q), and `smoothed_next` the law of
+    x' given all observations. With the gain G = Σ Fᵀ (F Σ Fᵀ + Q)⁻¹ the result is N(μ + G (μ' − F μ
+    − ν), G Σ' Gᵀ + C Cᵀ), where C Cᵀ is the covariance of x given also x'; C comes from a QR, and
+    nothing is subtracted. A smoother is a reverse `scan` of this step. The laws of x and w may be
+    singular.
 
     Raises:
         ValueError: sizes differ or batch shapes do not broadcast.
@@ -178,9 +178,9 @@ def product(p: Gaussian, q: Gaussian) -> Product:
 
     Precisions add: Σ⁻¹ = Σp⁻¹ + Σq⁻¹; the normaliser is N(μp; μq, Σp + Σq). Diagonal, circulant and
     banded-precision pairs keep their structure, and so do precisions, low rank times diagonal, and
-    equal blocks. A factor known by its precision may be improper: then the normaliser
-    is −∞, or NaN where the product is improper too. Its partner may be singular as the
-    noise in `observe`; of other pairs one may be singular.
+    equal blocks. A factor stored by its precision may be improper: then the log normaliser is −∞,
+    or NaN if the product is improper too. Its partner may be singular like the noise in `observe`;
+    in other pairs one of the two may be singular.
 
     Raises:
         ValueError: sizes differ or batch shapes do not broadcast.

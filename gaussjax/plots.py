@@ -1,6 +1,6 @@
-"""Pictures of Gaussians, by matplotlib: `pip install 'gaussjax[plots]'`. Nothing else imports it.
+"""Pictures of Gaussians with matplotlib: `pip install 'gaussjax[plots]'`. Nothing else imports it.
 
-Each function draws one Gaussian, not a batch, and returns what it has drawn on.
+Each function draws one Gaussian, not a batch, and returns the axes.
 
 >>> import matplotlib
 >>> matplotlib.use("Agg")
@@ -43,7 +43,7 @@ def ellipses(
     ax: Axes | None = None,
     **style: Any,
 ) -> Axes:
-    """The regions that a Gaussian of two dimensions is in with these probabilities.
+    """The ellipses that hold a two-dimensional Gaussian with these probabilities.
 
     `style` goes to `Axes.plot`.
 
@@ -77,10 +77,10 @@ def corner(
     labels: Sequence[str] | None = None,
     levels: Sequence[float] = LEVELS,
 ) -> Figure:
-    """All marginals of one and two coordinates, as densities and ellipses in a triangle.
+    """All one- and two-dimensional marginals, as densities and ellipses in a triangle of axes.
 
-    With `samples` `(n, d)` those are drawn below. With `given` (values of some coordinates by their
-    index) the law of the others given these is drawn over it, in a second colour.
+    `samples` `(n, d)` are drawn underneath. With `given` (values of some coordinates, by index) the
+    conditional law of the others is drawn on top, in a second colour.
 
     Raises:
         ValueError: g is a batch, or sizes differ.
@@ -141,7 +141,7 @@ def correlations(
 
 
 def _draw(ax: Axes, g: Gaussian, i: int, j: int, levels: Sequence[float], colour: str) -> None:
-    """One field of a corner plot."""
+    """One panel of a corner plot."""
     if i != j:
         ellipses(marginal(g, [j, i]), levels=levels, ax=ax, color=colour)
         return

@@ -1,7 +1,7 @@
-"""Singular laws: their rank, and their density on the support, the part of space they reach.
+"""Singular laws: their rank, and their density on the support, the subspace that they reach.
 
-A law is singular where a scale or a pivot is zero, or a root has dependent rows. Samples, moments,
-maps, sums and conditionals are as of any law; the density in all of space is zero or infinite.
+A law is singular if a scale or a pivot is zero, or a root has dependent rows. Samples, moments,
+maps, sums and conditionals work as for any law; the density in the whole space is zero or infinite.
 """
 
 from jaxtyping import Array, Float, Int

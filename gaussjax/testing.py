@@ -29,10 +29,11 @@ from gaussjax.gaussian import Gaussian
 def check_covariance(make: Callable[[], Covariance], dense: Float[Array, "d d"]) -> None:
     """Asserts that the structure `make()` is the covariance `dense`, in every function.
 
-    `make()` is one structure without batch axes; `dense` is Σ by other means, `(d, d)`. Moments,
-    densities, samples and every divergence to and from the shipped structures are compared with
-    dense linear algebra in float64 NumPy, eager and jitted, batched and looped, and derivatives
-    with those of the dense form. Tolerances follow from the dtype and the condition of Σ.
+    `make()` returns one structure without batch axes; `dense` is its Σ, `(d, d)`, computed
+    independently. Moments, densities, samples and every divergence to and from gaussjax's
+    structures are compared with dense linear algebra in float64 NumPy, eager and jitted, batched
+    and looped, and derivatives with those of the dense form. Tolerances follow from the dtype and
+    the condition number of Σ.
 
     Raises:
         AssertionError: something disagrees; the message names the function.
@@ -70,7 +71,7 @@ def _moments(cov: Covariance, sigma: np.ndarray, tolerance: float) -> None:
     _close("variance", variance, np.diag(sigma), tolerance)
     _close("precision", precision, np.linalg.inv(sigma), tolerance * _condition(sigma))
     for matrix in (covariance, precision):
-        np.testing.assert_array_equal(matrix, np.swapaxes(matrix, -1, -2), "symmetric to the bit")
+        np.testing.assert_array_equal(matrix, np.swapaxes(matrix, -1, -2), "exactly symmetric")
 
 
 def _densities(cov: Covariance, sigma: np.ndarray, tolerance: float) -> None:

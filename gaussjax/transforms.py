@@ -1,7 +1,7 @@
 """Gaussian in, Gaussian out: linear maps, marginals, conditionals, sums.
 
-The structure of the covariance is kept where the mathematics keeps it; else the result is a dense
-Cholesky factor, found from roots by QR and never by subtracting covariances.
+The structure of the covariance is kept where the mathematics keeps it; otherwise the result is a
+dense Cholesky factor, found from roots by QR and never by subtracting covariances.
 """
 
 from typing import Any
@@ -29,9 +29,9 @@ def affine(
 ) -> Gaussian:
     """Law of A x + b: N(A μ + b, A Σ Aᵀ), by QR of A C. O(m d²)
 
-    `matrix` A is `(..., m, d)`, `offset` b `(..., m)` or zero. The result is dense in m dimensions
-    (for a diagonal A use `scale_by`, which keeps the structure): a `Cholesky` factor, or a `Root`
-    where m > d makes it singular, and of a `Root`.
+    `matrix` A is `(..., m, d)`, `offset` b `(..., m)` or zero. The result is dense in m dimensions:
+    a `Cholesky` factor, or a `Root` if m > d (the result is then singular) or Σ is a `Root`. For a
+    diagonal A use `scale_by`, which keeps the structure.
 
     Raises:
         ValueError: sizes differ, or batch shapes do not broadcast.
@@ -66,8 +66,8 @@ def shift(g: Gaussian, offset: Float[Array, "... d"]) -> Gaussian:
 def scale_by(g: Gaussian, factor: ArrayLike) -> Gaussian:
     """Law of f ⊙ x: N(f ⊙ μ, diag(f) Σ diag(f)), in the structure of Σ. O(d)
 
-    `factor` is one number, or `(..., d)`; entries are not zero. Structures that are not closed
-    under separate factors (Kronecker, Toeplitz, circulant) are wrapped, never made dense.
+    `factor` is one number, or `(..., d)`, without zeros. Structures that are not closed under
+    separate factors (Kronecker, Toeplitz, circulant) are wrapped, never made dense.
 
     Raises:
         ValueError: sizes differ or batch shapes do not broadcast.
@@ -95,12 +95,13 @@ def _scaled(g: Gaussian, factor: Float[Array, "... d"]) -> Gaussian:
 
 
 def marginal(g: Gaussian, indices: Any) -> Gaussian:
-    """Law of some coordinates: N(μᵢ, Σᵢᵢ). O(m) to O(m d²), by structure
+    """Marginal law of some coordinates: N(μᵢ, Σᵢᵢ). O(m) to O(m d²), by structure
 
-    `indices` is static: integers (which may count from the end), one integer, a slice, or a mask of
-    d booleans; or an integer JAX array `(..., m)` (traced: the result is NaN if one is out of range
-    or repeated). Diagonal and low-rank covariances stay so; blocks for indices that do not jump
-    back; Toeplitz for even steps; a chain for a segment.
+    `indices` is static: integers (negative ones count from the end), one integer, a slice, or a
+    mask of d booleans; or a JAX array of integers `(..., m)`, which may be traced: the result is
+    NaN if an index is out of range or repeated. Diagonal and low-rank covariances keep their
+    structure; so do blocks for indices that do not jump back, Toeplitz for even steps, and a chain
+    for a segment.
 
     Raises:
         TypeError: an index is not an integer, or the mask a JAX array.
@@ -117,13 +118,13 @@ def marginal(g: Gaussian, indices: Any) -> Gaussian:
 
 
 def condition(g: Gaussian, indices: Any, values: ArrayLike) -> Gaussian:
-    """Law of the other coordinates, in their order, given those at `indices`. O(d³), by structure
+    """Law of the other coordinates, in order, given those at `indices`. O(d³), by structure
 
     `values` is `(..., m)`, or `(...)` for one integer; indices as in `marginal`. By QR of the rows
-    of the factor, or rotations of its columns where it is small: [[A, 0], [B, C]] gives the mean
-    μ₂ + B A⁻¹(v − μ₁) and the covariance C Cᵀ, so nothing is subtracted. Diagonal and low-rank
-    covariances, blocks, precisions and chains stay what they are. No indices give g, all of them a
-    Gaussian of dimension 0. `condition_where` takes a mask.
+    of the factor, or rotations of its columns if it is small: [[A, 0], [B, C]] gives the mean μ₂ +
+    B A⁻¹(v − μ₁) and the covariance C Cᵀ, so nothing is subtracted. Diagonal and low-rank
+    covariances, blocks, precisions and chains keep their structure. No indices give g, all indices
+    a Gaussian of dimension 0. `condition_where` takes a mask.
 
     Raises:
         ValueError: a static index is out of range or repeated, or sizes differ.
@@ -154,7 +155,7 @@ def condition(g: Gaussian, indices: Any, values: ArrayLike) -> Gaussian:
 def convolve(p: Gaussian, q: Gaussian) -> Gaussian:
     """Law of x + y for independent x ~ p, y ~ q: N(μp + μq, Σp + Σq). O(d) to O(d³)
 
-    In the structure that `add` finds.
+    The covariance has the structure that `add` finds.
 
     Raises:
         ValueError: sizes differ or batch shapes do not broadcast.
@@ -170,8 +171,8 @@ def convolve(p: Gaussian, q: Gaussian) -> Gaussian:
 def as_cholesky(g: Gaussian) -> Gaussian:
     """The same law with a `Cholesky` covariance. O(d³), by structure
 
-    For what a `scan`, `cond` or `while_loop` carries: it has one structure from start to end. For
-    one batch shape there is `broadcast_to`.
+    For the carry of a `scan`, `cond` or `while_loop`, whose structure must not change.
+    `broadcast_to` does the same for its batch shape.
 
     >>> from gaussjax import from_scale
     >>> as_cholesky(from_scale([0.0, 0.0], [1.0, 2.0])).cov

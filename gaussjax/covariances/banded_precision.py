@@ -27,7 +27,7 @@ from gaussjax.linalg.triangular import solve
 
 @structure
 class BandedPrecision(Covariance):
-    """Σ⁻¹ = L Lᵀ, `lower` `(..., b + 1, d)`: row k holds Lᵢ₊ₖ,ᵢ at i, the rest is not read.
+    """Σ⁻¹ = L Lᵀ, `lower` `(..., b + 1, d)`: row k holds Lᵢ₊ₖ,ᵢ at i, nothing past the end is read.
 
     Everything costs O(db²), a marginal O(db³), and nothing stores more than O(db).
     """
@@ -142,7 +142,7 @@ class BandedPrecision(Covariance):
         return Conditional(mean, cov, log_normal(distance, logdet, len(given)))
 
     def conditional_where(self, mask: Array, values: Array, /) -> Conditional:
-        """As `conditional`, with coordinates that are given cut off from the others. O(db²)"""
+        """As `conditional`, with the given coordinates decoupled from the others. O(db²)"""
         diagonals = banded.cleaned(self.precision_diagonals())
         rows = []
         for k, row in enumerate(diagonals):

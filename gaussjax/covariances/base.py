@@ -1,4 +1,4 @@
-"""What a covariance structure is: four members, from which everything else follows.
+"""The protocol of a covariance structure: four members, from which everything else follows.
 
 A structure stores a factor of Σ and is written for one Gaussian; leading axes are lifted by the
 public functions. With the four required members it has sampling, densities, every divergence to
@@ -62,7 +62,7 @@ class Conditional(NamedTuple):
 
 
 def _of_one(member: Callable[..., Any]) -> Callable[..., Any]:
-    """A member that refuses a batch, of which it would return something else."""
+    """A member that refuses a batch, for which its result would be wrong."""
 
     @functools.wraps(member)
     def of_one(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -76,7 +76,7 @@ def _of_one(member: Callable[..., Any]) -> Callable[..., Any]:
 class Covariance(abc.ABC):
     """Σ = C Cᵀ in some structure, positive definite or singular.
 
-    Its members are written for one covariance, and refuse a batch; public functions take batches.
+    Members are written for one covariance and refuse a batch; public functions take batches.
     """
 
     def __init_subclass__(cls) -> None:
@@ -101,10 +101,10 @@ class Covariance(abc.ABC):
     def logdet(self) -> Float[Array, ""]:
         """log|Σ|."""
 
-    # Values that are no covariance's --------------------------------------------------------------
+    # Validity -------------------------------------------------------------------------------------
 
     def pivots(self) -> Array | None:
-        """What is negative or not finite where Σ is no covariance, as far as O(d) tells."""
+        """Numbers that are negative or not finite if Σ is not a covariance, found in O(d)."""
         return None
 
     def is_valid(self) -> Bool[Array, ""]:
@@ -115,7 +115,7 @@ class Covariance(abc.ABC):
             valid.append(small.all_of((pivots >= 0) & (pivots < jnp.inf)))
         return functools.reduce(jnp.logical_and, valid, jnp.ones((), bool))
 
-    # Optional: what a structure knows. None where it knows nothing better than the generic way ----
+    # Optional: what a structure knows. None if it knows nothing better than the generic way -------
 
     def covariance_root(self) -> Array | None:
         """Root of Σ: `(d, d)` lower triangle L with Σ = L Lᵀ, or `(d,)` a diagonal.
@@ -213,7 +213,7 @@ class Covariance(abc.ABC):
         """Law of x ~ N(0, Σ) given that x + e has this value, e ~ N(0, Σ')."""
         return None
 
-    # Derived: a structure overrides one to save the cost that it then states ----------------------
+    # Derived: a structure overrides one to compute it at a lower cost, which it states ------------
 
     @property
     def noise_dim(self) -> int:
@@ -278,7 +278,7 @@ class Covariance(abc.ABC):
         return jax.vmap(self.color, 1, 1)(self._identity())
 
     def dense(self) -> Float[Array, "d d"]:
-        """Σ as a matrix, symmetric to the bit."""
+        """Σ as a matrix, exactly symmetric."""
         return gram(any_root(self))
 
     def rank(self) -> Int[Array, ""]:
@@ -290,7 +290,7 @@ class Covariance(abc.ABC):
         return semidefinite.on_support(any_root(self), vector)
 
     def dense_precision(self) -> Float[Array, "d d"]:
-        """Σ⁻¹ as a matrix, symmetric to the bit."""
+        """Σ⁻¹ as a matrix, exactly symmetric."""
         whitener = jax.vmap(self.whiten, 1, 1)(self._identity())
         return gram(whitener.T)
 
@@ -313,12 +313,12 @@ for _name in MEMBERS - Covariance.__abstractmethods__:
 
 
 def dtype_of(cov: Any, /) -> jnp.dtype:
-    """Common dtype of a structure's leaves."""
+    """Common dtype of the leaves of a structure."""
     return jnp.result_type(*jax.tree.leaves(cov))
 
 
 def parts_of(cov: Covariance, /) -> list[Covariance]:
-    """The structures that one consists of."""
+    """The structures inside a structure."""
     fields = tuple(vars(cov).values())
     inside = jax.tree.leaves(fields, is_leaf=lambda x: isinstance(x, Covariance))
     return [x for x in inside if isinstance(x, Covariance)]
@@ -345,7 +345,7 @@ def log_normal(distance: Array, logdet: Array, size: Array | int, /) -> Array:
 def over_basis(cov: Covariance, function: Callable[[Array], Array], /) -> Array:
     """`function(eᵢ)` for every basis vector, without an array of d × d elements when d is large.
 
-    Its derivatives compute the function again, as keeping what it computed would take d × d.
+    Its derivatives compute the function again, since storing what it computed would take d × d.
     """
     positions = jnp.arange(cov.dim)
 

@@ -28,7 +28,7 @@ from gaussjax.linalg.vector_products import lower_times_vector
 
 @structure
 class Cholesky(Covariance):
-    """Σ = L Lᵀ, `lower` `(..., d, d)` with a positive diagonal; above it nothing is read."""
+    """Σ = L Lᵀ, `lower` `(..., d, d)` with a positive diagonal; entries above it are not read."""
 
     lower: Float[Array, "... d d"] = leaf(rank=2)
 

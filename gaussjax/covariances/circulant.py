@@ -24,8 +24,8 @@ from gaussjax.linalg.triangular import logdet_of_diagonal
 class Circulant(Covariance):
     """Σ = F⁻¹ diag(spectrum) F with the discrete Fourier transform F; `spectrum` `(..., d)`.
 
-    The spectrum holds the eigenvalues of Σ, `fft` of its first column, and is positive. It mirrors
-    itself, λₖ = λ_d₋ₖ, since Σ is symmetric: entries past d // 2 are not read. O(d log d).
+    The spectrum holds the eigenvalues of Σ, the `fft` of its first column, and is positive. Since Σ
+    is symmetric, λₖ = λ_d₋ₖ: entries past d // 2 are not read. O(d log d).
     """
 
     spectrum: Float[Array, "... d"] = leaf(rank=1)

@@ -1,7 +1,7 @@
 """Conditionals and posteriors of any structure: its own rule, or from a root of Σ.
 
-The rows of the root, of what is given first, are made triangular by QR, so that no covariance
-matrix is formed and none subtracted.
+QR makes the rows of the root, the given ones first, triangular, so no covariance matrix is formed
+or subtracted.
 """
 
 import math

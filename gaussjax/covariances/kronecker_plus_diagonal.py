@@ -28,11 +28,12 @@ class KroneckerPlusDiagonal(Sum):
     """Σ = ⊗ Σᵢ + s² I, or ⊗ Σᵢ + ⊗ Dᵢ with diagonal Dᵢ of the same sizes.
 
     `first` is a `Kronecker`, `second` isotropic or a `Kronecker` of diagonals. Densities and solves
-    go by singular vectors of the factors, O(Σ dᵢ³ + d Σ dᵢ), as
+    use singular vectors of the factors, O(Σ dᵢ³ + d Σ dᵢ), as
 
         Σ = S (⊗ (Sᵢ⁻¹Σᵢ Sᵢ⁻¹) + s² I) S,  S = ⊗ Sᵢ, Sᵢ² = Dᵢ
 
-    where every Dᵢ is regular; the rest, and second derivatives of densities in Σ, as in a `Sum`.
+    if every Dᵢ is regular; everything else, and second derivatives of densities in Σ, as in a
+    `Sum`.
 
     Source: Rakitsch, Lippert, Borgwardt & Stegle, It is all in the noise, NeurIPS 2013.
     """

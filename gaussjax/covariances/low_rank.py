@@ -20,13 +20,13 @@ from gaussjax.linalg.products import dot, gram
 class LowRank(Covariance):
     """Σ = diag(scale²) + W Wᵀ, `scale` `(..., d)`, `factor` W `(..., d, r)` with r ≪ d.
 
-    Samples cost O(dr), all else O(dr²). Densities and solves are as exact as from a dense root by
-    QR, for any W and any `scale` down to the rounding of W: their error is like rounding times the
-    condition number of [diag(scale), W] with rows of unit length.
+    Samples cost O(dr), everything else O(dr²). Densities and solves are as exact as from a dense
+    root by QR, for any W and any `scale` down to the rounding of W: their error is rounding times
+    the condition number of [diag(scale), W] with rows of unit length.
 
-    `scale` may have any number of zeros, which are exact. Where W Wᵀ does not make up for them Σ is
-    singular: it has samples, moments and sums, a log-determinant of −∞, and NaN where its inverse
-    is needed. A negative scale, or a number that is not finite, makes all NaN.
+    `scale` may have any number of exact zeros. Where W Wᵀ does not make up for them Σ is singular:
+    it has samples, moments and sums, its log-determinant is −∞, and whatever needs its inverse is
+    NaN. A negative scale, or a number that is not finite, makes everything NaN.
     """
 
     scale: Float[Array, "... d"] = leaf(rank=1)

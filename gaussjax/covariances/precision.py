@@ -23,7 +23,7 @@ from gaussjax.linalg.triangular import logdet_of_triangle, solve
 
 @structure
 class PrecisionCholesky(Covariance):
-    """Σ⁻¹ = L Lᵀ, `lower` `(..., d, d)` with a positive diagonal; above it nothing is read."""
+    """Σ⁻¹ = L Lᵀ, `lower` `(..., d, d)` with a positive diagonal; entries above it are not read."""
 
     lower: Float[Array, "... d d"] = leaf(rank=2)
 

@@ -21,8 +21,8 @@ from gaussjax.linalg.triangular import logdet_of_triangle, solve
 class Root(Covariance):
     """Σ = F Fᵀ, `factor` F `(..., d, k)` with any number of columns.
 
-    With d independent rows it is as any covariance. With fewer the law is singular: it has samples
-    and moments, maps and sums, and a density on its support alone.
+    With d independent rows it is like any covariance. With fewer the law is singular: it has
+    samples, moments, maps and sums, and a density only on its support.
     """
 
     factor: Float[Array, "... d k"] = leaf(rank=2)
@@ -49,7 +49,7 @@ class Root(Covariance):
         return jnp.abs(self.factor).ravel()
 
     def covariance_root(self) -> Float[Array, "d d"]:
-        """L, its pivots zero to the bit where rows of F depend. O(d² k)"""
+        """L, its pivots exactly zero where rows of F depend. O(d² k)"""
         return semidefinite.rank_revealing_root(self.factor)
 
     def rectangular_root(self) -> Float[Array, "d k"]:

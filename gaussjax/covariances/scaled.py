@@ -1,4 +1,4 @@
-"""Any covariance with its coordinates scaled, for structures that have no such form of their own.
+"""Any covariance with scaled coordinates, for structures that are not closed under scaling.
 
 >>> from gaussjax import Diagonal
 >>> Scaled(Diagonal(jnp.array([1.0, 2.0])), jnp.array([3.0, 1.0])).variance()

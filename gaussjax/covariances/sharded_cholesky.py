@@ -1,4 +1,4 @@
-"""Dense covariance too large for one device: Σ = L Lᵀ, the rows of L shared by a mesh axis.
+"""Dense covariance too large for one device: Σ = L Lᵀ, the rows of L sharded over a mesh axis.
 
 >>> import jax
 >>> with jax.set_mesh(jax.make_mesh((1,), ("rows",))):
@@ -24,9 +24,9 @@ from gaussjax.linalg.triangular import logdet_of_diagonal
 class ShardedCholesky(Covariance):
     """Σ = L Lᵀ, `lower` `(..., d, d)` as in `Cholesky`, its rows over `axis` of the mesh.
 
-    With n devices each holds d²/n numbers, and a small multiple of that while it computes: also for
-    gradients, and for divergences between two on one axis or to and from diagonals. What has no
-    rule here (marginals, conditionals, sums, divergences to other structures) takes all of L on
+    Each of n devices holds d²/n numbers, and a small multiple of that while it computes; so do
+    gradients, and divergences between two on one axis or to and from diagonals. Functions without a
+    rule here (marginals, conditionals, sums, divergences to other structures) bring all of L to
     every device.
     """
 
@@ -51,7 +51,7 @@ class ShardedCholesky(Covariance):
         return 2 * logdet_of_diagonal(self._diagonal())
 
     def divergence_to(self, other: Covariance, /) -> Float[Array, ""]:
-        """By E = K⁻¹(L − K), if `other` is one on the same axis, or diagonal; else by whole L."""
+        """By E = K⁻¹(L − K), if `other` is on the same axis, or diagonal; else from all of L."""
         if isinstance(other, ShardedCholesky) and other.axis == self.axis:
             return other._divergence_of(self.lower, self._diagonal())
         scale = _deviations(other)
@@ -61,7 +61,7 @@ class ShardedCholesky(Covariance):
         return _divergence(self._diagonal(), scale, strict)
 
     def divergence_from(self, other: Covariance, /) -> Float[Array, ""]:
-        """By E again from a diagonal, else by whole L."""
+        """By E again from a diagonal, else from all of L."""
         scale = _deviations(other)
         if scale is None:
             return pairs.divergence(other, self._whole())
@@ -83,7 +83,7 @@ class ShardedCholesky(Covariance):
         return super().color_transpose(triangles.whole(vector, self.axis))
 
     def plus(self, other: Covariance, /) -> Covariance | None:
-        """By whole L: the root of a sum is not shared."""
+        """From all of L: the root of a sum is not sharded."""
         return pairs.add(self._whole(), other)
 
     def rescaled(self, factor: Array, /) -> Covariance:
@@ -102,19 +102,19 @@ class ShardedCholesky(Covariance):
         return triangles.whole(lengths(self._lower()), self.axis)
 
     def dense_factor(self) -> Float[Array, "d d"]:
-        """L, whole on every device."""
+        """All of L on every device."""
         return triangles.whole(self._lower(), self.axis)
 
     def color_symmetric(self, noise: Float[Array, " d"], /) -> Float[Array, " d"]:
-        """By whole L: eigenvectors are not shared."""
+        """From all of L: eigenvectors are not sharded."""
         return self._whole().color_symmetric(noise)
 
     def dense(self) -> Float[Array, "d d"]:
-        """Σ, rows over the axis: on no device whole."""
+        """Σ, rows over the axis: no device holds it all."""
         return triangles.gram(self._lower(), self.axis)
 
     def dense_precision(self) -> Float[Array, "d d"]:
-        """Σ⁻¹, rows over the axis: on no device whole."""
+        """Σ⁻¹, rows over the axis: no device holds it all."""
         one = triangles.diagonal_matrix(jnp.ones(self.dim, dtype_of(self)), self.axis)
         whitener = triangles.solve(self.lower, one, self.axis)
         return triangles.gram(triangles.transposed(whitener, self.axis), self.axis)

@@ -26,7 +26,7 @@ from gaussjax.covariances.transport import transport
 class StackedBlocks(Covariance):
     """Σ = diag(Σ₁, …, Σₙ), `blocks` one structure whose leaves have a further axis of length n.
 
-    As `BlockDiagonal`, but compiled once whatever n is; the axis is right before the event axes.
+    Like `BlockDiagonal`, but compiled once for all blocks; the axis is right before the event axes.
     """
 
     blocks: Covariance = nested(stacked=1)

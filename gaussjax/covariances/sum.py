@@ -1,7 +1,7 @@
 """The sum of two covariances that have no common structure.
 
-What is linear in Σ stays as cheap as in the two terms: samples, products, variances. Whatever
-needs a factor (densities, solves, divergences) makes Σ dense.
+Samples, products and variances stay as cheap as those of the two terms. Whatever needs a factor
+(densities, solves, divergences) makes Σ dense.
 
 >>> from gaussjax import Diagonal, Isotropic
 >>> Sum(Diagonal(jnp.array([1.0, 2.0])), Isotropic(jnp.float32(1.0), 2)).variance()

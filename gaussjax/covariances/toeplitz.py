@@ -24,13 +24,14 @@ from gaussjax.linalg.factor import cholesky
 class Toeplitz(Covariance):
     """Σᵢⱼ = column[|i − j|], positive definite; `column` `(..., d)` is the first column of Σ.
 
-    Samples and products cost O(d log d) by FFT. Densities, solves and divergences cost O(d²) by
-    the recursion of Levinson and Durbin, O(d) memory, and so do derivatives of densities and
-    solves; derivatives of `color`, `whiten` and divergences keep d² numbers. The recursion has an
-    error like rounding times the condition of Σ, as a Cholesky factorisation of the matrix has.
+    Samples and products cost O(d log d) by FFT. Densities, solves and divergences cost O(d²) time
+    and O(d) memory by the recursion of Levinson and Durbin, and so do derivatives of densities and
+    solves; derivatives of `color`, `whiten` and divergences store d² numbers. The error of the
+    recursion is rounding times the condition number of Σ, as for a Cholesky factorisation of the
+    matrix.
 
-    Where Σ is indefinite these are NaN, but not marginals, variances and samples: finding out would
-    cost them O(d²).
+    If Σ is indefinite these are NaN. Marginals, variances and samples are not: checking would cost
+    them O(d²).
 
     Source: Cybenko, SIAM J. Sci. Stat. Comput. 1 (1980): the stability of Levinson and Durbin's.
     """
@@ -94,7 +95,7 @@ class Toeplitz(Covariance):
     def draw(self, noise: Float[Array, " n"], /) -> Float[Array, " d"]:
         """The corner of a circulant sample, O(d log d); L ε where that has no positive spectrum.
 
-        Eigenvalues that are negative by no more than the rounding of the largest count as zero.
+        Eigenvalues that are negative only by the rounding of the largest count as zero.
         """
         spectrum = toeplitz.spectrum_of(self.column)
         rounding = 10 * jnp.finfo(spectrum.dtype).eps * jnp.max(jnp.abs(spectrum), initial=0)

@@ -1,6 +1,6 @@
 """The squared 2-Wasserstein distance of two covariances of any structures, and its optimal map.
 
-Which roots are compared does not matter, as long as they are turned to each other.
+Any roots will do, once they are rotated towards each other.
 """
 
 import jax.numpy as jnp

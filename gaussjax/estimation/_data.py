@@ -74,7 +74,7 @@ def weighted_sum(each: Float[Array, " n"], rows: Float[Array, "n d"]) -> Float[A
 
 
 def scatter(rows: Float[Array, "n d"]) -> Float[Array, "d d"]:
-    """FᵀF of rows F, symmetric to the bit, by blocks."""
+    """FᵀF of rows F, exactly symmetric, by blocks."""
     blocks = _blocks(rows)
     lower = jnp.tril(jnp.sum(dot(jnp.swapaxes(blocks, 1, 2), blocks), axis=0))
     return lower + jnp.tril(lower, -1).T

@@ -55,7 +55,7 @@ def factor_analysis(
     if not isinstance(data, Moments):
         _errors.enough_rows("factor analysis", shape, rank + 2)
     scatter = scatter_of(data, weights, mask, by_root=True)
-    with jax.debug_nans(False):  # a failure has its sentence
+    with jax.debug_nans(False):  # a failure raises its own error
         g = _factors(*scatter, rank=rank, steps=limit)
     _checks.values(g, data, weights, mask, "factor_analysis")
     return g

@@ -67,7 +67,7 @@ def fit_missing(
     most = _most(data, seen, most)
     limit = _errors.dimension("steps", steps)
     given: Any = weights
-    with jax.debug_nans(False):  # a failure has its sentence
+    with jax.debug_nans(False):  # a failure raises its own error
         g = _fit_missing(data, mask=seen, weights=given, most=most, steps=limit)
     _checks.values(g, jnp.where(seen, data, 0), weights, None, "fit_missing")
     return g

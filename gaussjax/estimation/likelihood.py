@@ -104,7 +104,7 @@ def fit(
         needed = rule.needed(shape[-1], option)
         _errors.enough_rows(structure.__name__, shape, needed)
     scatter = scatter_of(data, weights, mask, by_root=rule.by_root)
-    with jax.debug_nans(False):  # a failure has its sentence
+    with jax.debug_nans(False):  # a failure raises its own error
         g = _fit(*scatter, structure=structure, option=option)
     _checks.values(g, data, weights, mask, structure.__name__)
     return g

@@ -167,7 +167,7 @@ def fit(
     _errors.rank_at_least("data", x, 2)
     _errors.enough_rows("a Student t", x.shape, x.shape[-1] + 1)
     given: Any = {"weights": weights, "mask": mask, "degrees": degrees}
-    with jax.debug_nans(False):  # a failure has its sentence
+    with jax.debug_nans(False):  # a failure raises its own error
         t = _fit(x, **given)
     if degrees is not None:
         _errors.all_true("degrees must be positive", jnp.asarray(degrees) > 0)

@@ -1,8 +1,8 @@
 """Linear algebra: arrays to arrays, leading axes are batch.
 
-Every function takes `(..., d, d)` arrays, keeps full precision on every device, and has
-derivatives of all orders in both modes. Batches of matrices up to 256 rows run in native kernels on
-a CPU, where the library was built with a C++ compiler: `kernels` lists them.
+Every function takes `(..., d, d)` arrays, keeps full precision on every device, and has derivatives
+of all orders in both modes. On a CPU, batches of matrices up to 256 rows run in native kernels, if
+gaussjax was built with a C++ compiler: `kernels` lists them.
 """
 
 from gaussjax.linalg import sharded

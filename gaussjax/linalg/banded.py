@@ -1,9 +1,10 @@
 """Lower triangles with b subdiagonals, stored as `(b + 1, d)`: row k holds Lᵢ₊ₖ,ᵢ at i.
 
 That is the lower form of `scipy.linalg.solveh_banded`; entries past the end (i + k ≥ d) are not
-read. Substitutions are recurrences along d. They run on chunks of about √d side by side: once to
-see how a chunk turns the b values before it into its last b values, then, when these are known
-for every chunk, once more. That is 2√d steps instead of d, for twice the work.
+read. Substitutions are recurrences along d. They run on chunks of about √d side by side, twice:
+first to find how each chunk maps the b values before it to its last b values, then, once those are
+known for every chunk, for the values themselves. That is 2√d steps instead of d, for twice the
+work.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""Logarithms and what they leave of their argument, without cancellation near zero.
+"""Logarithms subtracted from their argument, without cancellation near zero.
 
 x − log(1 + x), tr Y − log|I + Y| and log|I + T Tᵀ| are zero at zero, of second order there, and
 never negative: divergences are sums of them.

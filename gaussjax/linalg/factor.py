@@ -25,8 +25,8 @@ def cholesky(matrix: Float[Array, "... d d"]) -> Float[Array, "... d d"]:
     """Lower L with L Lᵀ = ½(A + Aᵀ); all NaN where A is not positive definite. O(d³)
 
     `matrix` is `(..., d, d)`. A pivot below d·ε/2 of its diagonal entry is rounding noise, and the
-    matrix counts as singular. Derivatives of all orders, in both modes; an element that is NaN
-    leaves its neighbours in the batch alone.
+    matrix counts as singular. It has derivatives of all orders, in both modes; a NaN element does
+    not affect its neighbours in the batch.
 
     Raises:
         ValueError: the matrix is not square.
@@ -61,10 +61,10 @@ def safe_cholesky(
 ) -> SafeCholesky:
     """Factor of A + jitter · diag(A) with the smallest jitter that works. O(kd³) for k levels
 
-    `matrix` is `(..., d, d)`. First no jitter is tried, then each level of `jitter` in turn: one
+    `matrix` is `(..., d, d)`. It tries no jitter first, then each level of `jitter` in turn: one
     number, or an increasing sequence. The level is relative to the diagonal (so it does not depend
-    on units), chosen for each matrix alone, and reported with a status. The derivative is that of
-    the factor at the chosen level.
+    on units), chosen for each matrix separately, and reported with a status. The derivative is that
+    of the factor at the chosen level.
 
     Raises:
         ValueError: the matrix is not square, or a level is not positive.
@@ -77,7 +77,7 @@ def safe_cholesky(
     levels = tuple(np.atleast_1d(_errors.numbers("jitter", jitter)).tolist())
     if not all(level > 0 for level in levels):
         raise ValueError(f"jitter must be positive, got {levels}.")
-    with jax.debug_nans(False):  # a failure has its status
+    with jax.debug_nans(False):  # a failure is reported by its status
         return SafeCholesky(*_safe(matrix, levels=levels))
 
 
@@ -100,7 +100,7 @@ def _safe(
 
 # With Φ(X) the lower triangle of X, its diagonal halved, differentiating Σ = L Lᵀ gives
 #   dL = L Φ(L⁻¹ dΣ L⁻ᵀ),
-# two solves and a product, where autodiff of the recursion scatters. Its transpose is
+# two solves and a product; autodiff of the recursion would scatter. Its transpose is
 #   Σ̄ = ½ L⁻ᵀ (P + Pᵀ) L⁻¹ with P = Φ(LᵀL̄),
 # which is a kernel of its own.
 @jax.custom_jvp

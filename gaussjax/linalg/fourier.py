@@ -17,8 +17,8 @@ from jaxtyping import Array, Float
 from gaussjax.linalg._kernels.devices import over_batches, split_over_devices
 
 
-# XLA has no rule to split a batch of transforms over devices. As the solution of
-# (H / n) x = v the transform has its derivatives, in both modes, from H being symmetric.
+# XLA has no rule to split a batch of transforms over devices. Posed as the solution of (H / n) x =
+# v, the transform gets its derivatives in both modes from the symmetry of H.
 def hartley(vector: Float[Array, " n"]) -> Float[Array, " n"]:
     """H v. O(n log n)"""
     n = vector.shape[0]

@@ -4,7 +4,7 @@ With Cᵢ = Uᵢ diag(σᵢ) Vᵢᵀ and U = ⊗ Uᵢ it is U diag(s² + ⊗ σ�
 eigenvalues of Cᵢ Cᵢᵀ, keep the digits of the small ones: errors grow with the condition of the
 factors and not with its square.
 
-Singular vectors have no derivative where values repeat, but what is made of them here has:
+Singular vectors have no derivative where values repeat, but these functions of them do:
 
     d(vᵀΣ⁻¹v) = 2 xᵀdv − d(‖⊗ Cᵢᵀx‖² + s²‖x‖²),  x = Σ⁻¹v held fixed in the last,
     d log|Σ| = 2 Σᵢ ⟨Gᵢ Cᵢ, dCᵢ⟩ + 2 s ds Σₐ 1/μₐ,  μ = s² + ⊗ σᵢ²,

@@ -1,15 +1,15 @@
 """Σ = diag(s²) + W Wᵀ with few columns r: everything in O(d r²), without Σ and without Σ⁻¹.
 
-It is the law of x = s ⊙ e + W z for standard normal e and z, so all follows from the law of the
-latent z given x. With V = W / s that is the least squares problem
+It is the law of x = s ⊙ e + W z for standard normal e and z, so everything follows from the law of
+the latent z given x. With V = W / s that is the least squares problem
 
     xᵀΣ⁻¹x = min_z ‖x/s − V z‖² + ‖z‖²,    [Vᵀ, I] = L [G, N].
 
 I + VᵀV = L Lᵀ squares the condition of the stack, so L comes from the stack itself, and right-hand
 sides meet the same orthonormal rows [G, N]: with b = x/s the solution is z = NᵀG b, and b − GᵀG b
-is what V leaves of b. Of course N = L⁻¹ and G = L⁻¹Vᵀ.
+is the residual of b. Here N = L⁻¹ and G = L⁻¹Vᵀ.
 
-V is large where s is small, and infinite where it is zero. But r + 1 rows of W are dependent, so
+V is large where s is small, and infinite where s is zero. But any r + 1 rows of W are dependent, so
 all but r rows of V are shorter than the condition number of diag(s²) + W Wᵀ scaled to unit
 diagonal. The r rows with the largest V are eliminated after the others: given those, they have the
 covariance diag(s²) + (W Nᵀ)(W Nᵀ)ᵀ, which needs no division. With more zeros in s, or dependent
@@ -298,4 +298,4 @@ def of_one_rank(*factors: Array) -> list[Array]:
 
 def inverse(root: Float[Array, "r r"]) -> Float[Array, "r r"]:
     """R⁻¹: with many right-hand sides one small inverse and a product beat a substitution. O(r³)"""
-    return solve(root, _plus_identity(jnp.zeros_like(root)))  # a constant is no part of a batch
+    return solve(root, _plus_identity(jnp.zeros_like(root)))  # a constant would not be batched

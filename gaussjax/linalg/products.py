@@ -30,11 +30,11 @@ def with_transpose(
     linear: int = 1,
     derivative: Callable[..., Any] | None = None,
 ) -> Callable[..., Any]:
-    """A function linear in its last arguments that is given its transpose in those, too.
+    """A function that is linear in its last arguments, with a transpose in those.
 
     `transpose` takes the other arguments and one cotangent, shaped like the result, and returns a
-    tuple. Derivatives are those of `derivative`, or else of `function`. JAX lets a linear function
-    have a transpose of its own only as a solve: here of x' = x, y − f(x') = 0.
+    tuple. Derivatives are those of `derivative`, or else of `function`. JAX attaches a custom
+    transpose only to a linear solve: here that of x' = x, y − f(x') = 0.
     """
     derivative = derivative or function
 
@@ -53,7 +53,7 @@ def with_transpose(
         def transpose_solve(_: Any, c: tuple[Array, Array]) -> tuple[Array, Array]:
             return c[0] + ravel_pytree(tuple(transpose(*others, unravel(c[1]))))[0], c[1]
 
-        # Of what is constant JAX makes no transpose: so zeros, and ones, depend on what is not.
+        # JAX makes no transpose for constants, so the zeros and ones depend on the arguments.
         def zeros(like: Any, size: int) -> Array:
             return jnp.pad(ravel_pytree(like)[0][:0], (0, size))
 
@@ -74,7 +74,7 @@ def with_transpose(
 
 
 def gram(factor: Float[Array, "d k"]) -> Float[Array, "d d"]:
-    """F Fᵀ, symmetric to the bit."""
+    """F Fᵀ, exactly symmetric."""
     product = jnp.tril(dot(factor, factor.T))
     return product + jnp.tril(product, -1).T
 
@@ -105,7 +105,7 @@ def lower_product(
 def product_with_transpose(a: Float[Array, "d d"], b: Float[Array, "d d"]) -> Array:
     """Lower triangle of A Bᵀ for lower triangles that are zero above the diagonal. O(d³)
 
-    By halves, which skips half of the work.
+    By halves, which saves half of the work.
     """
     d = a.shape[-1]
     if d <= WHOLE:
@@ -118,5 +118,5 @@ def product_with_transpose(a: Float[Array, "d d"], b: Float[Array, "d d"]) -> Ar
 
 def from_halves(first: Array, below: Array, last: Array) -> Array:
     """The lower triangle with these blocks."""
-    upper = jnp.pad(first, ((0, 0), (0, last.shape[1])))  # a constant would be no part of a batch
+    upper = jnp.pad(first, ((0, 0), (0, last.shape[1])))  # a constant would not be batched
     return jnp.concatenate([upper, jnp.concatenate([below, last], axis=1)])

@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 
 @jax.custom_jvp
 def quotient(x: Array, y: Array) -> Array:
-    """Entries x / y. Its derivatives do not square y, as those of a division in JAX do."""
+    """Elementwise x / y, whose derivatives do not square y as JAX's do."""
     return x / y
 
 

@@ -130,10 +130,10 @@ def tangent_of_root(lower: Array, factor: Array, dfactor: Array) -> Float[Array,
 def change_of_root(lower: Array, factor: Array, dfactor: Array) -> Float[Array, "d d"]:
     """Derivative of the lower L with L Lᵀ = F Fᵀ.
 
-    With Q = L⁻¹F (orthonormal rows) and K = L⁻¹ dF Qᵀ it is dL = L Φ(K + Kᵀ), as for `cholesky`.
-    A row that depends on those before it has a zero pivot, and no column of its own: L Lᵀ changes
-    with such a row by what it has in common with the rows before. What it would have in common with
-    those after it no lower L can show: a `Root` can.
+    With Q = L⁻¹F (orthonormal rows) and K = L⁻¹ dF Qᵀ it is dL = L Φ(K + Kᵀ), as for `cholesky`. A
+    row that depends on those before it has a zero pivot, and no column of its own: as such a row
+    changes, L Lᵀ changes by what the row has in common with the rows before. No lower L can express
+    what it would share with later rows; a `Root` can.
     """
     zero, lower = without_zero_pivots(lower)
     k = dot(solve(lower, dfactor), solve(lower, factor).T)

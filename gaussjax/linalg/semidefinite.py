@@ -1,8 +1,8 @@
-"""Σ = F Fᵀ of a root F with any columns, and the part of space that it reaches: its support.
+"""Σ = F Fᵀ of a root F with any columns, and its support, the subspace that it reaches.
 
-What is zero is decided on rows of length one, so that it does not depend on units: a singular value
-of those up to max(d, k) ε of the largest is rounding noise, and a vector within 10³ ε of the
-support (of its own length and of a standard deviation) is on it.
+Rows are scaled to length one before anything counts as zero, so units do not matter: a singular
+value up to max(d, k) ε of the largest is rounding noise, and a vector within 10³ ε of the support
+(of its own length and of a standard deviation) is on it.
 """
 
 from typing import NamedTuple
@@ -36,7 +36,7 @@ def rank(factor: Float[Array, "d k"]) -> Int[Array, ""]:
 
 @jax.custom_jvp
 def rank_revealing_root(factor: Float[Array, "d k"]) -> Float[Array, "d d"]:
-    """Lower L with L Lᵀ = F Fᵀ, a column zero to the bit where a row depends on others. O(d² k)"""
+    """Lower L with L Lᵀ = F Fᵀ, a column exactly zero where a row depends on others. O(d² k)"""
     return _by_rows(factor)
 
 
@@ -48,7 +48,7 @@ def _(primals, tangents):
 
 @kernel(2, to=(2,), tile=TILE, native="rank_revealing_root")
 def _by_rows(factor: Array) -> Array:
-    """Modified Gram-Schmidt on the rows: LAPACK's QR would not pass over one that depends."""
+    """Modified Gram-Schmidt on the rows: LAPACK's QR would not skip a dependent one."""
     rows, sizes = _unit_rows(factor)
     if 0 in factor.shape:
         return jnp.zeros((len(rows), len(rows)), factor.dtype)
@@ -70,7 +70,7 @@ def _by_rows(factor: Array) -> Array:
 # 2 uᵀdv − uᵀdA u, the log of the product of eigenvalues by tr(A⁺dA) = 2⟨A⁺F, dF⟩.
 @jax.custom_jvp
 def on_support(factor: Float[Array, "d k"], vector: Float[Array, " d"]) -> OnSupport:
-    """What the density on the support is made of. O(d² k)
+    """The parts of the density on the support. O(d² k)
 
     Its first derivatives hold for changes that leave the support where it is.
     """
@@ -112,7 +112,7 @@ def _on_support(factor: Array, vector: Array) -> tuple[OnSupport, Array, Array]:
 def semidefinite_root(
     matrix: Float[Array, "d d"], tolerance: float, rank: int
 ) -> Float[Array, "d k"]:
-    """F = U Λ^{½} of a symmetric A, eigenvalues up to `tolerance` of the largest taken for zero.
+    """F = U Λ^{½} of a symmetric A; eigenvalues up to `tolerance` of the largest count as zero.
 
     The `rank` columns with the largest eigenvalues. NaN where an eigenvalue is negative
     beyond the tolerance. Its derivatives are right for functions of F Fᵀ. O(d³)

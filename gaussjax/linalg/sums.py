@@ -34,7 +34,7 @@ def inv_quad_and_logdet(
     matrix: Float[Array, "d d"], factor: Float[Array, "d k"], vector: Float[Array, " d"]
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """vᵀΣ⁻¹v and log|Σ|. O(d²(d + k))"""
-    if vector.shape[0] == 0:  # whose derivatives JAX gives the wrong rank in a batch
+    if vector.shape[0] == 0:  # JAX returns derivatives of the wrong rank for empty batched inputs
         return jnp.zeros((), vector.dtype), jnp.zeros((), vector.dtype)
     return _density(lax.stop_gradient(matrix), factor, vector)
 

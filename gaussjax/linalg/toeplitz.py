@@ -25,7 +25,7 @@ from gaussjax.linalg.products import dot
 
 
 def of_points(empty: Callable[..., Any]) -> Callable[[Callable[..., Any]], Any]:
-    """Decorator: a process at no points has no first value to start from; `empty` says what is."""
+    """Decorator: a process at no points has no first value to start from; `empty` is its result."""
 
     def decorate(function: Callable[..., Any]) -> Any:
         @functools.wraps(function)

@@ -69,7 +69,7 @@ def logdet_lower(lower: Float[Array, "... d d"]) -> Float[Array, "..."]:
 
 def logdet_of_triangle(lower: Float[Array, "d d"]) -> Float[Array, ""]:
     """log|L| of one matrix. O(d)"""
-    if lower.shape[-1] == 0:  # whose derivatives JAX gives the wrong rank in a batch
+    if lower.shape[-1] == 0:  # JAX returns derivatives of the wrong rank for empty batched inputs
         return jnp.zeros((), lower.dtype)
     return _logdet(lower)
 
@@ -137,7 +137,7 @@ def inv_quad_lower(lower: Float[Array, "d d"], vector: Float[Array, " d"]) -> Fl
     Where columns of L are zero, it is ∞ off the range of L, and on it the least ‖z‖² with L z = v;
     NaN where only a pivot is.
     """
-    if vector.shape[0] == 0:  # whose derivatives JAX gives the wrong rank in a batch
+    if vector.shape[0] == 0:  # JAX returns derivatives of the wrong rank for empty batched inputs
         return jnp.zeros((), vector.dtype)
     return _inv_quad(lower, vector)
 

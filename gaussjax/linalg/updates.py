@@ -1,8 +1,8 @@
 """Cholesky factors of a matrix that changes: A ± V Vᵀ, and A with more or fewer rows and columns.
 
-All start from the factor L of A and do not form A, whose smallest eigenvalues would be lost in the
-rounding. So an error is one of relative size ε in L and V, and in a downdate also an E of size ε in
-L (I − P Pᵀ + E) Lᵀ.
+All start from the factor L of A and do not form A, whose smallest eigenvalues rounding would
+destroy. So the error is of relative size ε in L and V; a downdate also has an E of size ε in L (I −
+P Pᵀ + E) Lᵀ.
 """
 
 from collections.abc import Iterable, Sequence
@@ -75,7 +75,7 @@ def downdate(lower: Float[Array, "... d d"], vectors: Float[Array, "... d k"]) -
     >>> downdate([[5.0]], [[4.0]]).lower.round(4)
     Array([[3.]], dtype=float32)
     """
-    with jax.debug_nans(False):  # a failure has its status
+    with jax.debug_nans(False):  # a failure is reported by its status
         return _downdate(lower, vectors)
 
 
@@ -127,8 +127,8 @@ def delete(lower: ArrayLike, indices: int | Sequence[int]) -> Float[Array, "... 
     """Lower factor of A = L Lᵀ without the rows and columns `indices`. O((d − i)³) for the least i
 
     `lower` is `(..., d, d)`, only its lower triangle is read. `indices` is static: k different
-    integers, or one; negative ones count from the end. Rows before the first that goes stay as
-    they are, and what is right of them in the others is made triangular again by QR.
+    integers, or one; negative ones count from the end. Rows before the first deleted one are
+    unchanged, and QR makes the trailing part of the others triangular again.
 
     Raises:
         TypeError: an index is not an integer.
@@ -159,8 +159,8 @@ def _root_of_difference(
     """Cholesky factor of T − F Fᵀ, and whether there is one: it is I where there is none."""
     n, m = factor.shape
     difference = total - gram(factor)
-    # A NaN times the zero that it should weigh is NaN again, and would reach the derivative of
-    # whatever the batch shares. So what has no factor is replaced before it is factorised.
+    # NaN times zero is NaN, and would reach the derivative of whatever the batch shares. So a
+    # matrix without a factor is replaced before it is factorised.
     fixed = lax.stop_gradient((difference, total))
     pivots = jnp.square(jnp.diagonal(factorise(fixed[0])))
     # The difference is rounded relative to T: pivots are compared with that, not with what is left.

@@ -1,7 +1,7 @@
 """Products of a lower triangle and a vector: d² operations on d² numbers, read once.
 
-So what counts is that nothing else is read or written: no copy of the triangle cleared above its
-diagonal, no matrix for each of many vectors, no noise computed again for every row.
+So nothing else may be read or written: no copy of the triangle with zeros above its diagonal, no
+matrix for each of many vectors, no noise recomputed for every row.
 """
 
 import functools
@@ -60,7 +60,7 @@ def _of_one(lower: Array, vector: Array) -> Array:
 
 
 def _written(lower: Array, vector: Array) -> Array:
-    # Many rows would compute noise again, and each row noise in float64.
+    # Many rows would recompute the noise, and in float64 each row would.
     is_costly = vector.dtype.itemsize > 4 or vector.size == limits.PRODUCT
     return small.lower_times_vector(lower, stored(vector) if is_costly else vector)
 
@@ -82,7 +82,7 @@ def _in_one_pass(lower: Array, vector: Array) -> Array:
     return lax.platform_dependent(lower, vector, cpu=on_cpu, default=at_once)
 
 
-# The derivative is that of a product, whose transpose does not scatter, nor need an array of d² for
+# The derivative is that of a product, whose transpose neither scatters nor needs a d² array for
 # each of many vectors.
 _product = with_transpose(
     _times,
@@ -94,17 +94,17 @@ _larger_times = for_vectors(_in_one_pass, lambda lower, rows: dot(rows, jnp.tril
 
 
 def stored(vector: Array) -> Array:
-    """The same numbers, of which XLA makes an array before they are used.
+    """The same numbers, materialised by XLA before they are used.
 
-    It would compute what they are products of, such as noise, again for every row. Divisions it
-    does not repeat, nor does it know that these are by one (a test counts the operations).
+    Otherwise it would recompute them, such as noise, for every row. XLA does not recompute a
+    division in each consumer, and cannot see that this divisor is 1 (a test counts the operations).
     """
     one = (vector == vector).astype(vector.dtype) + (vector != vector).astype(vector.dtype)
     return vector / one
 
 
 def _by_blocks(lower: Array, vector: Array) -> Array:
-    """L v by blocks of rows, of which only columns with entries are read."""
+    """L v by blocks of rows, reading only the columns that have entries."""
     d = vector.shape[-1]
     if d > ONE_PASS:
         n = d // 2
@@ -120,7 +120,7 @@ def _by_blocks(lower: Array, vector: Array) -> Array:
 def _rows_times_vector(rows: Array, vector: Array, start: int) -> Array:
     """Rows of L from `start` on times v, in operations of whole registers.
 
-    A reduction over the columns would take them one by one.
+    A reduction over the columns would process them one by one.
     """
     terms = []
     for first in range(0, start + rows.shape[-2], LANES):

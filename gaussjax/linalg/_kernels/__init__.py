@@ -1,1 +1,1 @@
-"""How it is computed: kernels that the mathematics above does not know of."""
+"""How the mathematics above is computed: kernels by platform and size."""

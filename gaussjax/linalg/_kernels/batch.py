@@ -1,11 +1,11 @@
-"""Functions of a few matrices that CPUs compute for many: which way, and over which axes.
+"""Dispatch: how a function of a few matrices is computed for a batch, and over which axes.
 
-Each is written for one matrix, with LAPACK. What computes a batch is, on a CPU, the native kernel
-where there is one, else code that is written out for small matrices, else a loop: what a larger
-matrix needs in between stays in the cache, and jaxlib up to 0.10.2 splits a batch of LAPACK calls
-over the thread pool that it runs on and blocks in it, so that two batched calls at once can wait
-for each other for ever on a machine with few cores; a single matrix is never split. Other devices
-compute the batch as one. A batch that is sharded stays so: each device computes its own part.
+Each function is written for one matrix, with LAPACK. On a CPU a batch goes to the native kernel if
+there is one, else to unrolled code for small matrices, else to a loop. The loop keeps the
+intermediates of a larger matrix in the cache. It also avoids a deadlock: jaxlib up to 0.10.2 splits
+a batch of LAPACK calls over the thread pool that it runs on and blocks in it, so with few cores two
+batched calls can wait for each other for ever; a single matrix is never split. GPUs and TPUs
+compute the whole batch at once. A sharded batch stays sharded: each device computes its own part.
 """
 
 import functools
@@ -56,13 +56,12 @@ def kernel(
 ) -> Callable[[Function], Function]:
     """Decorator of a function from arrays of event ranks `ranks` to a tuple, or one array, of `to`.
 
-    `written` computes the same for small matrices, by scalars: it takes long to compile, and pays
-    off in a batch. `native` is the name of a native kernel, `order` what it is told of rows; up to
-    the size `fused` it leaves a batch to written code, which fuses with what is around it. In a
-    loop `tile` elements of the batch are taken at a time, None is all of them; where there is
-    `written`, it is of that. With `shared` the native kernel also takes many vectors and the
-    matrices that they share, with `single` also one matrix, and larger ones. There is no
-    derivative: the callers define it in closed form.
+    `written` computes the same for small matrices by scalar operations: it is slow to compile, and
+    pays off in a batch. `native` names a native kernel, `order` tells it the order of rows; up to
+    the size `fused` a batch goes to `written` instead, which fuses with the code around it. A loop
+    takes `tile` elements of the batch at a time (None: all of them), with `written` if there is
+    one. With `shared` the native kernel also takes many vectors that share matrices, with `single`
+    also one matrix, and larger ones. There is no derivative: callers define it in closed form.
     """
 
     def decorate(function: Function) -> Function:
@@ -106,7 +105,7 @@ def _over_axes(k: _Kernel, count: int, has: tuple[bool, ...]) -> Function:
 
 
 class _Batch:
-    """Ways to compute one kernel for a batch, of which each array has `count` axes or none."""
+    """Ways to compute one kernel for a batch; each array has `count` batch axes or none."""
 
     def __init__(self, k: _Kernel, count: int, has: tuple[bool, ...]):
         self.k, self.count, self.has = k, count, has
@@ -114,7 +113,7 @@ class _Batch:
         self.flat_shapes = functools.partial(self.shapes, axes=min(count, 1))  # of one axis
 
     def alone(self, *arrays: Array) -> Sequence[Array]:
-        """Of one element that has no batch."""
+        """One element, without a batch."""
         k, largest = self.k, self.largest(arrays)
         is_tiny = k.tile is None and k.written and largest <= limits.TINY
         is_large = largest > limits.NATIVE_ALONE and not k.single
@@ -123,18 +122,18 @@ class _Batch:
         return native.call(str(k.name), self.plain, self.shapes, *arrays, order=k.order)
 
     def plain(self, *arrays: Array) -> list[Array]:
-        """Of one element, without a native kernel."""
+        """One element, without a native kernel."""
         return jax.tree.leaves(self.one(*arrays, limit=limits.TINY)(*arrays))
 
     def at_once(self, *arrays: Array) -> list[Array]:
-        """The whole batch, as other devices than CPUs compute it."""
+        """The whole batch at once, as on GPUs and TPUs."""
         only_numbers = not any(self.k.to)
         limit = max(limits.WRITTEN_NUMBERS if only_numbers else limits.WRITTEN, self.written_to)
         mapped = _mapped(self.one(*arrays, limit=limit), [self.has] * self.count)
         return jax.tree.leaves(mapped(*arrays))
 
     def on_cpu(self, *arrays: Array) -> list[Array]:
-        """By a native kernel, or else in a loop."""
+        """By a native kernel, or in a loop."""
         sizes = self.sizes(arrays)
         flat = [
             x.reshape(math.prod(sizes), *x.shape[self.count :]) if mine else x
@@ -150,7 +149,7 @@ class _Batch:
         return [x.reshape(*sizes, *x.shape[1:]) for x in out]
 
     def of_vectors(self, *arrays: Array) -> list[Array]:
-        """Over one axis of vectors, which are solved for together."""
+        """Over one axis of vectors, which are solved together."""
         return jax.tree.leaves(_mapped(self.one(*arrays), [self.has])(*arrays))
 
     def loop(self, *arrays: Array) -> list[Array]:
@@ -169,7 +168,7 @@ class _Batch:
         return jax.tree.leaves(_by_tiles(jax.vmap(step), tile or own[0].shape[0], own))
 
     def is_fused(self, *arrays: Array) -> bool:
-        """Whether it is written out, all at once and without a native kernel."""
+        """Whether it is unrolled, all at once and without a native kernel."""
         is_written = self.k.written is not None and self.one(*arrays) is self.k.written
         return self.k.tile is None and is_written and not self.is_native(*arrays)
 
@@ -183,12 +182,12 @@ class _Batch:
         return self.k.fused < largest and in_range and native.takes(self.k.name, *arrays)
 
     def one(self, *arrays: Array, limit: int | None = None) -> Function:
-        """Of one element, written out up to this limit."""
+        """The function of one element, unrolled up to this limit."""
         k, limit = self.k, self.written_to if limit is None else limit
         return k.written if k.written and self.largest(arrays) <= limit else k.function
 
     def largest(self, arrays: Sequence[Array]) -> int:
-        """Of all event axes; beyond every limit where an export does not know them yet."""
+        """Largest event axis; beyond every limit if an export does not know it yet."""
         sizes = [n for shape in self.events(arrays) for n in shape]
         is_known = not any(is_symbolic_dim(n) for n in sizes)
         return max(sizes, default=0) if is_known else sys.maxsize
@@ -250,7 +249,7 @@ def _shapes_of_one(function: Function, *arrays: Any) -> list[Any]:
 
 
 def _by_tiles(function: Callable[[list[Array]], Any], tile: int, batch: list[Array]) -> Any:
-    """A loop over tiles; the last one ends with the batch, and so may begin within another."""
+    """A loop over tiles; the last one ends with the batch, and may overlap the one before."""
     size = batch[0].shape[0]
     if is_symbolic_dim(size) or size <= tile:  # of an export: how many there are is not known yet
         return function(batch)
@@ -260,7 +259,7 @@ def _by_tiles(function: Callable[[list[Array]], Any], tile: int, batch: list[Arr
         part = function([lax.dynamic_slice_in_dim(x, start, tile) for x in batch])
         return jax.tree.map(lambda x, y: lax.dynamic_update_slice_in_dim(x, y, start, 0), out, part)
 
-    # A constant would be no part of the batch, and of another type in a `shard_map` around this.
+    # A constant would not be batched, and would have another type in a surrounding `shard_map`.
     like = functools.reduce(jnp.add, [x[(0,) * x.ndim] for x in batch])
     shapes = jax.eval_shape(function, batch)
     empty = jax.tree.map(lambda x: jnp.broadcast_to(like.astype(x.dtype), x.shape), shapes)

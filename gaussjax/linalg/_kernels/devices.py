@@ -1,7 +1,7 @@
-"""Batched calls that devices share: each calls the kernel on its own part of the batch.
+"""Sharded batched calls: each device calls the kernel on its own part of the batch.
 
-XLA brings a sharded batch together for a kernel that it does not know to be batched: a loop, a
-sort, a transform. Such a kernel is marked here with the axes that may be split.
+XLA gathers a sharded batch for a kernel that it does not know to be batched: a loop, a sort, a
+transform. Such a kernel is marked here with the axes that may be split.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,8 +21,7 @@ Function = Callable[..., Any]
 def split_over_devices(function: Function, rule: str, whole: str) -> Function:
     """`function` of arrays whose axes `rule` names as in einsum; those in `whole` are never split.
 
-    It returns an array or a list of some. It has no derivative, so the kernels have rules of their
-    own above it.
+    It returns an array or a list of arrays. It has no derivative, so callers define one above it.
     """
     before, after = (side.split(",") for side in rule.split("->"))
 
@@ -40,7 +39,8 @@ def split_over_devices(function: Function, rule: str, whole: str) -> Function:
     automatic.def_partition(partition, sharding_rule=rule, need_replication_factors=tuple(whole))
 
     def unsplit(*arrays: Array) -> Any:
-        # What a `shard_map` around this splits is a part; what explicit axes do not split is whole.
+        # Inside a `shard_map` the array is already a part; with explicit axes that do not split it,
+        # it is whole.
         is_settled = explicit_axes() or any(varying_axes(x) for x in arrays)
         return (function if is_settled else automatic)(*arrays)
 

@@ -39,7 +39,7 @@ def left_singular(matrix: Float[Array, "n k"]) -> tuple[Float[Array, "n m"], Flo
     """
     if 0 in matrix.shape:
         return matrix[:, :0], jnp.zeros((0,), matrix.dtype)
-    finite = jnp.all(jnp.isfinite(matrix))  # with others LAPACK need not end
+    finite = jnp.all(jnp.isfinite(matrix))  # LAPACK may not terminate on others
     vectors, values, _ = lax.linalg.svd(jnp.where(finite, matrix, 0.0), full_matrices=False)
     return vectors, jnp.where(finite, values, jnp.nan)
 
@@ -85,8 +85,8 @@ def solve_rows(
 @functools.cache
 def _solver(transpose: bool, *, rows: bool) -> Callable[[Array, Array], Array]:
     def solve_each(lower: Array, rhs: Array) -> Array:
-        # The LAPACK reads columns where arrays here are rows. Asked for the transpose, it finds
-        # what it needs in place; else it is copied, at more than the solve's cost.
+        # LAPACK is column-major, these arrays are row-major. Asked for the transpose it works in
+        # place; otherwise a copy is made that costs more than the solve.
         solution = lax.linalg.triangular_solve(
             lower.mT, rhs.mT, left_side=rows, lower=False, transpose_a=transpose != rows
         )

@@ -1,4 +1,4 @@
-"""Sizes at which another kernel takes over, and what each trades.
+"""Sizes at which another kernel takes over, and why.
 
 `python -m benchmarks.thresholds` measures both sides of them.
 """

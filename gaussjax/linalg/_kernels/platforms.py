@@ -1,7 +1,7 @@
-"""One computation for CPUs and another for the rest, neither traced before a program is lowered.
+"""One computation for CPUs and another elsewhere, neither traced before a program is lowered.
 
-`lax.platform_dependent` traces both with every program, which for written-out code takes as long as
-to compile the one that is used.
+`lax.platform_dependent` traces both in every program, which for unrolled code takes as long as
+compiling the one that is used.
 """
 
 import functools
@@ -19,7 +19,7 @@ Shapes = Callable[..., Sequence[Any]]
 
 
 def by_platform(*, cpu: Function, elsewhere: Function, shapes: Shapes) -> Function:
-    """`cpu` on CPUs and `elsewhere` on the rest; both return lists of arrays like `shapes`."""
+    """`cpu` on CPUs, `elsewhere` on GPUs and TPUs; both return lists of arrays like `shapes`."""
 
     def chosen(*arrays: Array) -> list[Array]:
         return _by_platform.bind(*arrays, cpu=cpu, elsewhere=elsewhere, shapes=shapes)
@@ -47,7 +47,7 @@ _by_platform.multiple_results = True
 
 @_by_platform.def_impl
 def _(*arrays: Array, **parameters: Any) -> list[Array]:
-    with jax.disable_jit(False):  # with it there would be no end
+    with jax.disable_jit(False):  # otherwise it would recurse for ever
         return _compiled(**parameters)(*arrays)
 
 

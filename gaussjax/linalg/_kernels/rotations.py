@@ -1,6 +1,6 @@
 """Unrolled kernels for small lower roots whose rows change order, by Givens rotations.
 
-The habits are those of `small.py`.
+The conventions are those of `small.py`.
 """
 
 from collections.abc import Sequence

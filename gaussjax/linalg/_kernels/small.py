@@ -3,12 +3,12 @@
 XLA hands a batch of small factorisations to LAPACK one matrix at a time. Written out as scalar
 operations over a static d, and mapped over the batch by `vmap`, they fuse into a few passes.
 
-Two habits decide the speed. XLA materialises a quotient that several others use, and computes a
-product again in each. So results that are one sum of scalars multiply by reciprocals, and compile
-to a single pass; results with many entries divide, or they would repeat the work for each entry.
+Two conventions decide the speed. XLA materialises a quotient with several uses, but recomputes a
+product in each use. So results that are one sum of scalars multiply by reciprocals and compile to a
+single pass; results with many entries divide, or they would repeat the work for each entry.
 
-All functions are of one matrix or vector, read only the lower part of a triangle, and have no
-derivative of their own: the callers in this package define it in closed form.
+All functions take one matrix or vector, read only the lower part of a triangle, and have no
+derivative: their callers define it in closed form.
 """
 
 import functools
@@ -92,7 +92,7 @@ def triangular_root(factor: Float[Array, "d k"]) -> Float[Array, "d d"]:
     """Lower L with L Lᵀ = F Fᵀ by modified Gram-Schmidt on the rows of F.
 
     Its L is as accurate as Householder's (Björck 1967); only the orthogonal factor is not. Each row
-    is in its own unit meanwhile, so that no square overflows.
+    is scaled by its own unit meanwhile, so that no square overflows.
     """
     units = nonzero(jnp.max(jnp.abs(factor), axis=1, initial=0))
     rows = list(factor / units[:, None])
@@ -142,7 +142,7 @@ def relative(
 ) -> tuple[list[Column], Column]:
     """Columns of E = B⁻¹(A − B) for lower triangles, column j from row j on, and B⁻¹ shift.
 
-    To be summed up: it multiplies by reciprocals.
+    For sums: it multiplies by reciprocals.
     """
     rows = _entries(b)
     return _relative(_entries(a), rows, scalars(shift), _reciprocals(rows))
@@ -153,7 +153,7 @@ def quotient(
 ) -> tuple[list[Column], Column]:
     """Columns of M = B⁻¹A for lower triangles, column j from row j on, and B⁻¹ shift.
 
-    To be summed up, as in `relative`.
+    For sums, as in `relative`.
     """
     rows = _entries(b)
     return _quotient(_entries(a), rows, scalars(shift), _reciprocals(rows))
@@ -248,7 +248,7 @@ def diagonal(lower: Float[Array, "d d"]) -> Float[Array, " d"]:
 
 
 def nonzero(x: Array) -> Array:
-    """What can be divided by: 1 in place of 0."""
+    """x with 1 in place of 0, to divide by."""
     return jnp.where(x == 0, 1.0, x)
 
 
@@ -308,7 +308,7 @@ def _lower_matrix(rows: list[Column], like: Array) -> Array:
     d = len(rows)
     if d == 0:
         return jnp.zeros_like(like)
-    # A constant would be no part of a batch, and of another sharding than the scalars beside it.
+    # A constant would not be batched, and would have another sharding than the scalars beside it.
     zero = (rows[0][0] < rows[0][0]).astype(like.dtype)
     flat = [x for row in rows for x in [*row, *[zero] * (d - len(row))]]
     return jnp.stack(flat).reshape(d, d)

@@ -1,1 +1,1 @@
-"""What Gaussians with given roots say of each other: conditionals, divergences, traces."""
+"""Functions of Gaussians given by roots: conditionals, divergences, traces."""

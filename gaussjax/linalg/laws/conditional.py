@@ -2,8 +2,8 @@
 
 The lower root of the coordinates given and then kept is [[A, 0], [B, C]]: values v have the squared
 length ‖A⁻¹v‖² and the log-determinant log|A Aᵀ|, the others the mean B A⁻¹v and the root C. Nothing
-is subtracted. A root in another order is brought there by orthogonal transformations of its
-columns: by QR, or, for small triangles, by rotations that leave alone what is zero already.
+is subtracted. Orthogonal transformations of its columns bring a root into that order: QR, or, for
+small triangles, rotations that skip existing zeros.
 """
 
 import functools
@@ -169,8 +169,9 @@ def _by_root(kept: Positions, given: Positions) -> Function:
     def _(primals, tangents):
         (lower,), (dlower,) = (tuple(map(jnp.tril, x)) for x in (primals, tangents))
         out = root(lower)
-        # A solve only to give it its transpose. Either triangle is the root of the other,
-        # reordered, so that the equation is the same derivative; further ones are taken of it.
+        # `custom_linear_solve` is used only to attach a transpose. Either triangle is the reordered
+        # root of the other, so the equation is the same derivative; higher ones are derivatives of
+        # it.
         return out, lax.custom_linear_solve(
             lambda x: change_of_root(lower, out[back], x[back]),
             dlower,

@@ -5,7 +5,7 @@ With A = L Lᵀ, B = K Kᵀ, E = K⁻¹(L − K) and rᵢ = Eᵢᵢ it is a sum 
     D(A, B) = Σᵢ (rᵢ² + 2(rᵢ − log(1 + rᵢ))) + ‖strictly lower(E)‖²,
 
 since K⁻¹L = I + E has the squared norm d + 2Σrᵢ + ‖E‖² and the determinant Π(1 + rᵢ). Nothing
-cancels when A is close to B: L − K is exact there, and D is zero to the bit when they are equal.
+cancels when A is close to B: L − K is exact there, and D is exactly zero when they are equal.
 Twice a KL divergence is D plus the squared length ‖K⁻¹v‖² of the shift v between the means; the
 two share a solve and a gradient, so they are one function here.
 
@@ -31,7 +31,7 @@ def divergence_of_roots(a: Array, b: Array, shift: Float[Array, " d"]) -> Float[
     if a.ndim == b.ndim == 1:
         return _of_diagonals(a, b) + jnp.sum(jnp.square(divided(shift, b)))
     a, b = (jnp.diag(x) if x.ndim == 1 else x for x in (a, b))
-    if shift.shape[0] == 0:  # whose derivatives JAX gives the wrong rank in a batch
+    if shift.shape[0] == 0:  # JAX returns derivatives of the wrong rank for empty batched inputs
         return jnp.zeros((), shift.dtype)
     if a.shape[-1] <= limits.SHIFTED:
         return _divergence(a, b, shift)

@@ -1,10 +1,10 @@
 """Observations y = H x + e that are far more precise than what was known of x, solved for x.
 
 A root of the law of (y, x) has the rows H F of y and F of x, and an orthogonal transformation keeps
-each of them to its own rounding. Where a precise observation follows a coordinate that is known
-badly, that rounding is larger than the noise, and with it than what is left of the coordinate. So
-before the rows are multiplied out, such an observation changes places with the coordinate that it
-fixes, by Gauss-Jordan elimination with complete pivoting: hⱼxⱼ = y − (the rest of h) x − e.
+each to its own rounding. If a precise observation depends on a badly known coordinate, that
+rounding is larger than the noise, and so larger than what is left of the coordinate. So before the
+rows are multiplied out, such an observation changes places with the coordinate that it fixes, by
+Gauss-Jordan elimination with complete pivoting: hⱼxⱼ = y − (the rest of h) x − e.
 
 With T (m × m, of determinant one) and S (d × m) for what it does to y = H x + e and x,
 

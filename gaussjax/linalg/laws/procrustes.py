@@ -1,4 +1,4 @@
-"""Roots of two covariances, turned so that they are as close as they can be.
+"""Roots of two covariances, rotated to be as close as possible.
 
 With A = F Fᵀ and B = G Gᵀ, the least ‖F − G U‖ over orthogonal U is the 2-Wasserstein distance of
 N(0, A) and N(0, B), and found by the polar factor U of GᵀF. As a length it has an error of rounding

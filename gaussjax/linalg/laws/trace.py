@@ -24,7 +24,7 @@ def trace_of_roots(a: Array, b: Array, shift: Float[Array, " d"]) -> Float[Array
     if a.ndim == b.ndim == 1:
         b = jnp.where(b > 0, b, jnp.nan)
         return jnp.sum(jnp.square(quotient(a, b)) + jnp.square(quotient(shift, b)))
-    if shift.shape[0] == 0:  # whose derivatives JAX gives the wrong rank in a batch
+    if shift.shape[0] == 0:  # JAX returns derivatives of the wrong rank for empty batched inputs
         return jnp.zeros((), shift.dtype)
     a, b = (jnp.diag(x) if x.ndim == 1 else x for x in (a, b))
     return _trace(a, b, shift)

@@ -1,4 +1,4 @@
-"""How devices share the rows of a matrix, and what each of them does with its own.
+"""How the rows of a matrix are sharded, and what each device does with its own.
 
 The functions of a `Layout` run inside `shard_map`; `triangles.py` says how they work together.
 """
@@ -195,7 +195,7 @@ def _layout(axis: Axis, dim: int) -> Layout:
     if dim % devices:
         raise ValueError(f"d must be a multiple of the {devices} devices of {axis!r}, got {dim}.")
     rows = dim // devices
-    # A quarter of the rows at most: panels are to be small beside what a device holds anyway.
+    # At most a quarter of the rows: panels must be small beside what a device holds anyway.
     limit = min(BLOCK, max(rows // 4, 1))
     block = next((b for b in range(limit, 1, -1) if rows % b == 0), 1)
     if rows > BLOCK and block < SMALLEST:

@@ -179,7 +179,7 @@ def _product(a: Array, b: Array, axis: Axis) -> Array:
 
 
 def gram(factor: Float[Array, "d d"], axis: Axis) -> Float[Array, "d d"]:
-    """F Fᵀ, symmetric to the bit."""
+    """F Fᵀ, exactly symmetric."""
     whole = product(factor, transposed(factor, axis), axis)
     return triangle(whole, axis) + transposed(triangle(whole, axis, diagonal=0.0), axis)
 
@@ -228,6 +228,6 @@ def diagonal_matrix(entries: Float[Array, " d"], axis: Axis) -> Float[Array, "d 
 def _result(x: Array, axis: Axis) -> Array:
     """Where axes are explicit a matrix stays in rows, and a vector is whole on every device.
 
-    So code for any structure can do with a vector what it likes.
+    So generic code can use the vector freely.
     """
     return whole(x, axis) if x.ndim == 1 else x

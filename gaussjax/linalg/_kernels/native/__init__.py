@@ -1,8 +1,8 @@
-"""Kernels in C++ for many small matrices on a CPU, where the library was built with a compiler.
+"""C++ kernels for many small matrices on a CPU, if the library was built with a compiler.
 
-`call` takes a batch as one array for each operand, or an operand that the batch shares without its
-axis. What is exported, by `jax.export`, has the plain computation in place of the kernel, so that
-it runs where there is no library.
+`call` takes one array for each operand, with the batch axis or, if the batch shares it, without. An
+exported program (`jax.export`) contains the plain computation in place of the kernel, so it runs
+without the library.
 """
 
 import ctypes
@@ -33,9 +33,9 @@ Function = Callable[..., Any]
 def kernels() -> tuple[str, ...]:
     """Names of the native kernels that CPUs use, in this process. O(1)
 
-    None where gaussjax was installed without a C++ compiler, or the environment variable
-    `GAUSSJAX_NATIVE` is "0" when they are first asked for. Results are the same to rounding;
-    without them batches take longer.
+    Empty if gaussjax was installed without a C++ compiler, or if the environment variable
+    `GAUSSJAX_NATIVE` is "0" at the first call. Results are the same to rounding; without kernels
+    batches take longer.
 
     >>> all(isinstance(name, str) for name in kernels())
     True
@@ -87,7 +87,7 @@ _native.multiple_results = True
 
 @_native.def_impl
 def _(*arrays: Array, **parameters: Any) -> list[Array]:
-    with jax.disable_jit(False):  # with it there would be no end
+    with jax.disable_jit(False):  # otherwise it would recurse for ever
         return _compiled(**parameters)(*arrays)
 
 
