@@ -77,7 +77,7 @@ def sample(key: Array, g: Gaussian, shape: tuple[int, ...] = ()) -> Float[Array,
     then takes O(dr), and Toeplitz O(d log d).
 
     Raises:
-        TypeError: `key` is no PRNG key, or `shape` no tuple of integers.
+        TypeError: `key` is not a PRNG key, or `shape` not a tuple of integers.
         ValueError: `shape` is negative.
 
     Source: Kingma & Welling, arXiv:1312.6114, §2.4.

@@ -74,7 +74,7 @@ def impute(
     The result is `shape + batch + (d,)`. Entries of `x` off the mask are not read.
 
     Raises:
-        TypeError: `key` is no PRNG key, or `mask` not boolean.
+        TypeError: `key` is not a PRNG key, or `mask` is not boolean.
         ValueError: sizes differ or batch shapes do not broadcast.
 
     Source: Little & Rubin, Statistical Analysis with Missing Data, §10.2.

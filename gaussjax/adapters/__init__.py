@@ -1,4 +1,4 @@
-"""Gaussians at home in other libraries: one module for each, which nothing else imports.
+"""Gaussians in other libraries: one module for each, which nothing else imports.
 
 Each needs its library, as in `pip install 'gaussjax[numpyro]'`.
 """

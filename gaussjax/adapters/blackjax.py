@@ -37,9 +37,9 @@ InverseMassMatrix = Float[Array, "d d"] | Float[Array, " d"] | LowRankInverseMas
 def to_metric(g: Gaussian | Covariance) -> Metric:
     """A metric whose inverse mass matrix is Σ, of any structure; the mean is not used. O(1)
 
-    For `inverse_mass_matrix=` of `blackjax.nuts`, `hmc` and whatever else takes a metric. Momenta
-    are C⁻ᵀ ε, kinetic energies ½‖Cᵀp‖², which cannot be negative, velocities Σ p: each costs what
-    the structure asks for it. A position is any pytree of d numbers.
+    Pass it as `inverse_mass_matrix` to `blackjax.nuts`, `hmc` and other samplers that take a
+    metric. Momenta are C⁻ᵀ ε, kinetic energies ½‖Cᵀp‖², which cannot be negative, and velocities Σ
+    p, each at the cost of the structure. A position is any pytree of d numbers.
 
     Raises:
         TypeError: `g` is neither a Gaussian nor a covariance.

@@ -112,7 +112,7 @@ def to_distrax(g: Gaussian) -> GaussianDistribution:
     gaussjax's.
 
     Raises:
-        TypeError: `g` is no Gaussian.
+        TypeError: `g` is not a Gaussian.
 
     >>> import gaussjax as gj
     >>> to_distrax(gj.standard(2)).kl_divergence(to_distrax(gj.standard(2)))
@@ -129,7 +129,7 @@ def from_distrax(distribution: Any) -> Gaussian:
     `…FullCovariance`, and any other that is made of a linear bijector: A becomes a `Root`.
 
     Raises:
-        TypeError: it is no normal distribution.
+        TypeError: it is not a normal distribution.
         ValueError: it has an event of more than one axis.
 
     >>> from_distrax(distrax.Normal(jnp.zeros(3), 2.0)).batch_shape

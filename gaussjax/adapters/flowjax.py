@@ -50,7 +50,7 @@ def to_flowjax(g: Gaussian) -> GaussianDistribution:
     """A Gaussian as a distribution of flowjax, which training leaves as it is. O(1)
 
     Raises:
-        TypeError: `g` is no Gaussian.
+        TypeError: `g` is not a Gaussian.
         ValueError: it is a batch: flowjax has none, but `equinox.filter_vmap` maps over keys.
 
     >>> import gaussjax as gj
@@ -68,7 +68,7 @@ def to_learnable_flowjax(
     Whatever the optimiser does to the vector, it is a Gaussian of the same structure.
 
     Raises:
-        TypeError: `g` is no Gaussian, or of a structure that no vector stands for.
+        TypeError: `g` is not a Gaussian, or its structure has no form.
         ValueError: it is a batch.
 
     >>> import gaussjax as gj
@@ -92,7 +92,7 @@ def from_flowjax(distribution: dist.AbstractDistribution) -> Gaussian:
     `MultivariateNormal`, and what this module makes.
 
     Raises:
-        TypeError: it is no normal distribution.
+        TypeError: it is not a normal distribution.
         ValueError: it has more than one axis.
 
     >>> from_flowjax(dist.Normal(jnp.zeros(2), 3.0)).cov

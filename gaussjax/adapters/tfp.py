@@ -129,7 +129,7 @@ def to_tfp(g: Gaussian) -> GaussianDistribution:
     gaussjax's.
 
     Raises:
-        TypeError: `g` is no Gaussian.
+        TypeError: `g` is not a Gaussian.
 
     >>> import gaussjax as gj
     >>> to_tfp(gj.standard(2)).kl_divergence(to_tfp(gj.standard(2)))
@@ -151,7 +151,7 @@ def from_tfp(distribution: Any) -> Gaussian:
     a `Root`.
 
     Raises:
-        TypeError: it is no normal distribution.
+        TypeError: it is not a normal distribution.
         ValueError: it has an event of more than one axis.
 
     >>> from_tfp(tfd.Normal(jnp.zeros(3), 2.0)).batch_shape

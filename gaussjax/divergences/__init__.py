@@ -1,4 +1,4 @@
-"""How far two Gaussians are apart, and how much the coordinates of one depend on each other."""
+"""Distances between two Gaussians, and dependence between the coordinates of one."""
 
 from gaussjax.divergences.fisher import fisher_vector_product, natural_gradient
 from gaussjax.divergences.fisher_rao import (

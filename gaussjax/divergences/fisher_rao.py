@@ -1,4 +1,4 @@
-"""The Fisher-Rao distance: the length of the shortest path in the metric of the information."""
+"""The Fisher-Rao distance: the length of the shortest path in the Fisher information metric."""
 
 import math
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""How much the coordinates of one Gaussian tell about each other."""
+"""Dependence between the coordinates of one Gaussian."""
 
 from typing import Any
 

@@ -57,7 +57,7 @@ def jensen_shannon_estimate(key: Array, p: Gaussian, q: Gaussian, count: int) ->
     of 1/√count as p → q. O(count d²) after O(d³)
 
     Raises:
-        TypeError: `key` is no PRNG key.
+        TypeError: `key` is not a PRNG key.
         ValueError: `count` is not above one, or dimensions differ or batch shapes do not broadcast.
 
     Source: Lin, IEEE Trans. Inf. Theory 37 (1991); control variates: Owen, Monte Carlo, §8.9.

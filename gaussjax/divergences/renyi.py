@@ -26,7 +26,7 @@ def renyi_divergence(p: Gaussian, q: Gaussian, *, order: float | Array) -> Float
     has no structure, and where α > 1 for what is not diagonal, circulant, or blocks of those.
 
     Raises:
-        TypeError: `order` is no number.
+        TypeError: `order` is not a number.
         ValueError: a number that is not positive, dimensions differ or batch shapes do not
             broadcast.
 

@@ -1,4 +1,4 @@
-"""Optimal transport between Gaussians, by roots that are turned to each other."""
+"""Optimal transport between Gaussians, by roots rotated towards each other."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Gaussians from data: at once, weighted, streamed, shrunk, with holes, robustly."""
+"""Gaussians from data: weighted, streamed, shrunk, with holes, robust."""
 
 from gaussjax.estimation import normal_inverse_wishart, student_t
 from gaussjax.estimation.factors import factor_analysis

@@ -1,4 +1,4 @@
-"""Factor analysis: low rank and a noise of its own in each coordinate.
+"""Factor analysis: low rank plus a separate noise for each coordinate.
 
 >>> import jax
 >>> x = jax.random.normal(jax.random.key(0), (100, 1)) * jnp.arange(1.0, 4.0)[None]
@@ -31,7 +31,7 @@ def factor_analysis(
     mask: ArrayLike | None = None,
     steps: int = 1000,
 ) -> Gaussian:
-    """Σ = Ψ + W Wᵀ of largest likelihood, Ψ diagonal, W of `rank` columns. O(d³) a step
+    """Maximum likelihood Σ = Ψ + W Wᵀ, Ψ diagonal, W with `rank` columns. O(d³) a step
 
     `data`, `weights` and `mask` as in `fit`, of which `LowRank` has one noise for all coordinates.
     By turns W is the best for Ψ, from an eigendecomposition, and Ψ what W leaves of the variances,

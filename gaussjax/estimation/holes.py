@@ -39,7 +39,7 @@ def fit_missing(
     most: int | None = None,
     steps: int = 1000,
 ) -> Gaussian:
-    """The Gaussian of largest likelihood of the entries at the mask, by EM. O(n d² m) a step
+    """The maximum likelihood Gaussian of the entries at the mask, by EM. O(n d² m) a step
 
     `x` is `(..., n, d)` with a `mask` of its shape and `weights` `(..., n)`, as in `moments`. Where
     entries are missing at random this is the estimate that complete rows, or the means of columns,

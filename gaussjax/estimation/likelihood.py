@@ -63,7 +63,7 @@ def fit(
     sizes: tuple[int, ...] | None = None,
     bandwidth: int | None = None,
 ) -> Gaussian:
-    """The Gaussian of largest likelihood whose covariance has this structure. O(n d²), by structure
+    """The maximum likelihood Gaussian with this covariance structure. O(n d²), by structure
 
     `data` is rows `(..., n, d)`, with `weights` and a `mask` `(..., n)` as in `moments`, or
     `Moments`. The mean is the sample's, the scatter is divided by Σ w (not by n − 1).

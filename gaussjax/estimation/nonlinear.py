@@ -33,7 +33,7 @@ def nonlinear_shrinkage(
     `moments`, or `Moments`. No derivatives.
 
     Raises:
-        ValueError: there are less than 13 rows, or (where the values are known) a value is not
+        ValueError: there are fewer than 13 rows, or (where the values are known) a value is not
             finite, or data vary in fewer directions than rows and columns allow. Under `jit` such
             an element of a batch is NaN.
 

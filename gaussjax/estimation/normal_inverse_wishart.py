@@ -56,7 +56,7 @@ def update(
     weights: ArrayLike | None = None,
     mask: ArrayLike | None = None,
 ) -> NormalInverseWishart:
-    """The law of mean and covariance given data of theirs. O(n d² + d³)
+    """The law of mean and covariance given data. O(n d² + d³)
 
     `data` is rows `(..., n, d)`, with `weights` and a `mask` as in `moments`, or `Moments`: merged
     moments give what one update after the other gives. Ψ' by its root, nothing is subtracted.

@@ -1,4 +1,4 @@
-"""Covariances of few rows: the sample's drawn towards one that is simpler, by as much as data say.
+"""Covariances from few rows: the sample covariance shrunk towards a simpler one.
 
 >>> import jax
 >>> x = jax.random.normal(jax.random.key(0), (5, 20))  # fewer rows than columns
@@ -92,13 +92,13 @@ def oas_shrinkage(
 def constant_correlation(
     data: ArrayLike, *, weights: ArrayLike | None = None, mask: ArrayLike | None = None
 ) -> Gaussian:
-    """The sample covariance drawn towards one whose correlations are all their mean. O(n d²)
+    """The sample covariance shrunk towards one with all correlations at their mean. O(n d²)
 
     Variances stay the sample's. `data` is rows `(..., n, d)`, with `weights` and a `mask` as in
     `moments`. The share is `constant_correlation_shrinkage`.
 
     Raises:
-        ValueError: there are less than two rows, or (where the values are known) a value is not
+        ValueError: there are fewer than two rows, or (where the values are known) a value is not
             finite or a column constant. Under `jit` such an element of a batch is NaN.
 
     Source: Ledoit & Wolf, J. Portfolio Management 30 (2004), appendix A and B.

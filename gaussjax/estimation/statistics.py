@@ -1,4 +1,4 @@
-"""The statistician's words for what a Gaussian, or a fit, says.
+"""Correlations, confidence regions, outliers and information criteria.
 
 >>> from gaussjax import from_cholesky
 >>> correlation(from_cholesky([0.0, 0.0], [[2.0, 0.0], [0.75, 1.0]]))
@@ -41,7 +41,7 @@ def correlation(g: Gaussian) -> Float[Array, "... d d"]:
 
 @lift
 def partial_correlation(g: Gaussian) -> Float[Array, "... d d"]:
-    """Correlations of each two coordinates given all others, −Λᵢⱼ/√(Λᵢᵢ Λⱼⱼ). O(d³)
+    """Correlations of pairs of coordinates given all others, −Λᵢⱼ/√(Λᵢᵢ Λⱼⱼ). O(d³)
 
     Λ = Σ⁻¹; one on the diagonal. Zero where two are independent given the rest.
 
@@ -80,7 +80,7 @@ class ConfidenceRegion(NamedTuple):
 
 
 def confidence_region(g: Gaussian, *, level: ArrayLike = 0.95) -> ConfidenceRegion:
-    """The smallest region that x ~ g is in with probability `level`: an ellipsoid. O(d³)
+    """The smallest region that holds x ~ g with probability `level`: an ellipsoid. O(d³)
 
     r² is the quantile of χ² with d degrees of freedom, and the half axes are r √λ u for the
     eigenvalues λ and eigenvectors u of Σ. `level` is between 0 and 1, a number or `(...)`. The axes
@@ -148,7 +148,7 @@ def _tail_is_above(half: float, x: Array, level: Array) -> Array:
 def outliers(
     g: Gaussian, x: Float[Array, "... d"], *, level: Float[Array, "..."]
 ) -> Bool[Array, "..."]:
-    """Whether x is outside the region that g is in with probability `level`. O(d²)
+    """Whether x is outside the region that holds g with probability `level`. O(d²)
 
     By squared Mahalanobis distances beyond the quantile of χ². Of n rows of g itself about
     n (1 − level) are; those of an estimate that outliers have not widened (`student_t.fit`) tell.
@@ -167,7 +167,7 @@ def outliers(
 
 
 def aic(log_likelihood: ArrayLike, parameters: int) -> Float[Array, "..."]:
-    """Akaike's criterion 2k − 2 log L of a fit; the smaller the better. O(1)
+    """Akaike's criterion 2k − 2 log L of a fit; smaller is better. O(1)
 
     `log_likelihood` is `log_prob(g, x).sum()`, `parameters` k the free numbers of g: d
     of the mean, and of the covariance one (`Isotropic`), d (`Diagonal`), d(d + 1)/2 (`Cholesky`).
@@ -182,7 +182,7 @@ def aic(log_likelihood: ArrayLike, parameters: int) -> Float[Array, "..."]:
 
 
 def bic(log_likelihood: ArrayLike, parameters: int, rows: ArrayLike) -> Float[Array, "..."]:
-    """Schwarz's criterion k log n − 2 log L of a fit to n rows; the smaller the better. O(1)
+    """Schwarz's criterion k log n − 2 log L of a fit to n rows; smaller is better. O(1)
 
     Arguments as in `aic`; `rows` n may be a weight, `Moments.weight`.
 

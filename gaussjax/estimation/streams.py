@@ -127,7 +127,7 @@ def merge_moments_over(m: Moments, axis_name: str | tuple[str, ...]) -> Moments:
     put side by side by a sum, and then merged two by two.
 
     Raises:
-        TypeError: `m` is no Moments.
+        TypeError: `m` is not Moments.
         NameError: there is no such axis.
 
     >>> import jax

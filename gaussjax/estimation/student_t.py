@@ -1,4 +1,4 @@
-"""The multivariate Student t: a Gaussian whose scale is random, for data with heavy tails.
+"""The multivariate Student t: a Gaussian with a random scale, for heavy-tailed data.
 
 x = μ + C z √(ν/u) with z ~ N(0, I) and u ~ χ²_ν, for a scale Σ = C Cᵀ of any structure.
 
@@ -104,7 +104,7 @@ def sample(key: Array, t: StudentT, shape: tuple[int, ...] = ()) -> Float[Array,
     Gradients flow to all parameters, to ν by those of `jax.random.loggamma`.
 
     Raises:
-        TypeError: `key` is no PRNG key, or `shape` no tuple of integers.
+        TypeError: `key` is not a PRNG key, or `shape` not a tuple of integers.
 
     >>> from gaussjax import standard
     >>> t = StudentT(jnp.float32(4.0), standard(2).mean, standard(2).cov)
@@ -144,7 +144,7 @@ def fit(
     weights: ArrayLike | None = None,
     mask: ArrayLike | None = None,
 ) -> StudentT:
-    """The t of largest likelihood, by EM: outliers hardly move it. O(n d²) a step
+    """The maximum likelihood t, by EM: outliers hardly move it. O(n d²) a step
 
     A row counts (ν + d)/(ν + δ²) with δ² its squared distance: far ones little. `degrees` ν is
     given, `()` or `(...)` (3 to 5 is usual for robustness), or estimated, between 0.1 and 1,000.

@@ -1,13 +1,13 @@
 """Unconstrained vectors to factors and Gaussians, and back: for networks, optimizers and HMC.
 
-A factor's free entries are read row by row. What has to be positive goes through a map, `Exp`,
-`Softplus` or `Bounded`; floors and bounds keep a factor away from singular:
+The free entries of a factor are read row by row. A map, `Exp`, `Softplus` or `Bounded`, makes
+entries positive; floors and bounds keep a factor away from singular:
 
 >>> lower_from_vector([0.0, 3.0, 0.0])
 Array([[1., 0.],
        [3., 1.]], dtype=float32)
 
-A form says which covariance a vector makes. `vector_from_gaussian` goes back:
+A form says which covariance a vector makes. `vector_from_gaussian` is the inverse:
 
 >>> g = gaussian_from_vector([5.0, 7.0, 0.0, 0.0, 1.0, 2.0], 2, form=LowRankForm(1))
 >>> g.cov
@@ -16,8 +16,8 @@ LowRank(scale=Array([1., 1.], dtype=float32), factor=Array([[1.],
 >>> vector_from_gaussian(g)
 Array([5., 7., 0., 0., 1., 2.], dtype=float32)
 
-A density of a factor, or of a matrix, is one of the vector after the log-determinant of the map's
-Jacobian is added: `lower_log_jacobian` and the others, which have closed forms.
+To turn the log density of a factor or a matrix into one of the vector, add the log-determinant of
+the Jacobian of the map: `lower_log_jacobian` and the others, in closed form.
 """
 
 from gaussjax.parametrize.factors import (

@@ -70,7 +70,7 @@ def scaled_lower_from_vector(
 ) -> Float[Array, "... d d"]:
     """L = D U from `(..., d(d+1)/2)`: U unit lower triangular, D the positive diagonal. O(d²)
 
-    A row's scale is one number, so units can change without touching the other entries.
+    The scale of a row is one number, so units can change without touching the other entries.
 
     Raises:
         ValueError: the vector's length is not d(d+1)/2 for any d.
@@ -120,7 +120,7 @@ def correlation_size(dim: int) -> int:
 
 @lift
 def correlation_from_vector(vector: Float[Array, "... n"]) -> Float[Array, "... d d"]:
-    """Lower L with unit rows, so that L Lᵀ is a correlation matrix, from `(..., d(d−1)/2)`. O(d²)
+    """Lower L with unit rows, so L Lᵀ is a correlation matrix, from `(..., d(d−1)/2)`. O(d²)
 
     The rows of a unit lower triangle divided by their norms: any finite vector gives a valid
     factor, and the map is one to one.

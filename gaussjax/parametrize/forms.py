@@ -26,9 +26,9 @@ from gaussjax.parametrize.positive import Positive
 
 
 class Form(abc.ABC):
-    """A structure of covariances and its free numbers, in an order; written for one covariance.
+    """A covariance structure and the order of its free numbers; written for one covariance.
 
-    One of your own is a frozen dataclass with these members.
+    To write your own, make a frozen dataclass with these members.
     """
 
     @abc.abstractmethod
@@ -43,7 +43,7 @@ class Form(abc.ABC):
 
     @abc.abstractmethod
     def entries(self, cov: Any, diagonal: Positive, /) -> Float[Array, " n"]:
-        """Those of a covariance of this form: the inverse of `covariance`."""
+        """The entries of a covariance of this form: the inverse of `covariance`."""
 
     @abc.abstractmethod
     def log_jacobian(
@@ -85,8 +85,8 @@ class DiagonalForm(Form):
 class LowRankForm(Form):
     """`LowRank`: d deviations, then W `(d, rank)` row by row, as it is.
 
-    One to one with the deviations and W; Σ is the same for W and W Q with any rotation Q. W = 0 is
-    a stationary point of any function of Σ, so a fit should not start there.
+    The map to the deviations and W is one to one, but Σ is the same for W and W Q with any rotation
+    Q. W = 0 is a stationary point of every function of Σ, so do not start a fit there.
     """
 
     rank: int
@@ -170,7 +170,7 @@ class _TriangleForm(Form):
         return self.structure(factors.lower_from_vector(entries, diagonal=diagonal))
 
     def entries(self, cov: Any, diagonal: Positive, /) -> Array:
-        """The inverse; above the diagonal nothing is read."""
+        """The inverse; entries above the diagonal are not read."""
         return factors.vector_from_lower(cov.lower, diagonal=diagonal)
 
     def log_jacobian(self, entries: Array, dim: int, diagonal: Positive, /) -> Array:

@@ -42,7 +42,7 @@ FORMS: dict[type, Callable[[Any], Form]] = {
 
 
 def gaussian_size(dim: int, form: Form = FullForm()) -> int:
-    """Entries of the vector that `gaussian_from_vector` takes: d and those of the form.
+    """Length of the vector that `gaussian_from_vector` takes: d and the entries of the form.
 
     Raises:
         TypeError, ValueError: `dim` is not an integer, or negative.
@@ -57,9 +57,10 @@ def gaussian_size(dim: int, form: Form = FullForm()) -> int:
 def gaussian_from_vector(
     vector: ArrayLike, dim: int, *, form: Form = FullForm(), diagonal: Positive = Exp()
 ) -> Gaussian:
-    """A network head's output `(..., gaussian_size(dim, form))` to a Gaussian. O(size)
+    """Gaussian from an unconstrained vector `(..., gaussian_size(dim, form))`. O(size)
 
-    The mean comes first, then the entries of the covariance: a full one if no form is given.
+    The vector, such as the output of a network, holds the mean, then the entries of the covariance;
+    the default form is a full covariance.
 
     Raises:
         ValueError: the vector's length is not `gaussian_size(dim, form)`.
@@ -76,7 +77,7 @@ def gaussian_log_jacobian(
 ) -> Float[Array, "..."]:
     """log|∂g/∂v| of `gaussian_from_vector`, over the mean and the free numbers of Σ's factor. O(d)
 
-    For a density of those numbers. `covariance_log_jacobian` goes on from a triangle to Σ.
+    For a density of those numbers. `covariance_log_jacobian` continues from a triangle to Σ.
 
     Raises:
         ValueError: the vector's length is not `gaussian_size(dim, form)`.
@@ -92,7 +93,7 @@ def gaussian_log_jacobian(
 def vector_from_gaussian(g: Gaussian, *, diagonal: Positive = Exp()) -> Float[Array, "... n"]:
     """Inverse of `gaussian_from_vector` with the form `form_of(g)`. O(size)
 
-    NaN where `diagonal` does not reach a number, as below its floor.
+    NaN where `diagonal` does not reach a value, such as one below its floor.
 
     Raises:
         TypeError: no form has the structure of `g`.

@@ -1,7 +1,7 @@
 """Log-determinants of the Jacobians of the maps, in closed form, for densities of vectors.
 
-A density p of a factor is the density p(f(v)) |∂f/∂v| of its vector. With both steps to Σ, a prior
-of a covariance becomes one of a vector, as Hamiltonian Monte Carlo needs it:
+A density p of a factor L = f(v) is the density p(f(v)) |∂f/∂v| of its vector. With both steps to Σ,
+a prior of a covariance becomes one of a vector, as Hamiltonian Monte Carlo needs:
 
 >>> from gaussjax.parametrize.factors import lower_from_vector
 >>> vector = jnp.array([0.1, 0.2, 0.3])

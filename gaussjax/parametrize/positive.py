@@ -1,4 +1,4 @@
-"""Maps from all real numbers to positive ones, entry by entry, with inverse and slope.
+"""Elementwise maps from real numbers to positive ones, with inverse and slope.
 
 >>> Exp().log_slope(jnp.float32(2.0))
 Array(2., dtype=float32)
@@ -63,7 +63,7 @@ class Softplus:
 class Bounded:
     """x ↦ exp(c + h tanh(x/h)) in [low, high], c and h the middle of their logarithms and half way.
 
-    As eᶜ eˣ in the middle, and ever flatter to the bounds: whatever a network emits, no scale is
+    Like eᶜ eˣ in the middle and flatter towards the bounds: whatever a network emits, no scale is
     too small or too large. Far out (|x| > 10 h in float32) it is at a bound, and flat.
 
     >>> Bounded(0.01, 100.0)(jnp.float32(-30.0)).round(4)
@@ -77,7 +77,7 @@ class Bounded:
     high: float
 
     def __post_init__(self) -> None:
-        """Refuses bounds that are none."""
+        """Refuses invalid bounds."""
         if not 0 < self.low < self.high < math.inf:
             raise ValueError(
                 f"Bounds must be positive, finite and in order, got {self.low} and {self.high}."
@@ -88,7 +88,7 @@ class Bounded:
         return jnp.exp(self._middle + self._half * jnp.tanh(x / self._half))
 
     def inverse(self, y: Array) -> Array:
-        """Unconstrained value of one within the bounds; infinite at them, NaN beyond."""
+        """Unconstrained value of one within the bounds; infinite at a bound, NaN beyond."""
         return self._half * jnp.arctanh((jnp.log(y) - self._middle) / self._half)
 
     def log_slope(self, x: Array) -> Array:

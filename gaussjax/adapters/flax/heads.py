@@ -1,4 +1,4 @@
-"""What both kinds of heads share: where they start, and the Gaussian of what a layer returns."""
+"""What both kinds of heads share: the initial bias, and the Gaussian made of a layer's output."""
 
 from collections.abc import Callable
 from typing import Any

@@ -93,7 +93,7 @@ def to_numpyro(g: Gaussian) -> GaussianDistribution:
     event axis, are gaussjax's.
 
     Raises:
-        TypeError: `g` is no Gaussian.
+        TypeError: `g` is not a Gaussian.
 
     >>> import gaussjax as gj
     >>> to_numpyro(gj.standard(2)).log_prob(jnp.zeros(2)).round(3)
@@ -125,7 +125,7 @@ def from_numpyro(distribution: Any) -> Gaussian:
     states, dense), `ZeroSumNormal` (singular) and `CAR` (a precision).
 
     Raises:
-        TypeError: it is no normal distribution, or one that is masked.
+        TypeError: it is not a normal distribution, or is masked.
         ValueError: it has an event of more than one axis that is no `MatrixNormal`.
 
     >>> type(from_numpyro(dist.GaussianRandomWalk(2.0, num_steps=3)).cov).__name__
