@@ -124,7 +124,7 @@ def random_pairs(pairs: int, dim: int, separation: np.ndarray) -> Arrays:
 def exact_kl(
     mean_p: np.ndarray, lower_p: np.ndarray, mean_q: np.ndarray, lower_q: np.ndarray
 ) -> mpmath.mpf:
-    """½ (‖K⁻¹L‖² + ‖K⁻¹(μ₂ − μ₁)‖² − d) + log|K| − log|L| in 60 digits, which can afford it."""
+    """½ (‖K⁻¹L‖² + ‖K⁻¹(μ₂ − μ₁)‖² − d) + log|K| − log|L| in 60 digits."""
     with mpmath.workdps(60):
         k, ell = _exactly(lower_q), _exactly(lower_p)
         shift = [mpmath.mpf(float(a)) - float(b) for a, b in zip(mean_p, mean_q, strict=True)]

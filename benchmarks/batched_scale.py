@@ -1,8 +1,9 @@
-"""Batches over 1 and 8 devices: what a Gaussian of one costs in bytes and operations, if compiled.
+"""Batches over 1 and 8 devices: bytes and operations per Gaussian, from compiled programs.
 
-As in `benchmarks.scale` nothing is run. The compiler counts operations where all is unrolled; it
-counts the body of a loop once and a call of LAPACK or of a native kernel not at all, so a program
-with one says none; of what is computed where it is used, it counts the whole array for every part.
+As in `benchmarks.scale` nothing is run. The compiler counts the operations of unrolled code, but
+the body of a loop once and a call of LAPACK or of a native kernel not at all, so programs with
+those report none. For values computed where they are used, it counts the whole array for every
+part.
 """
 
 from collections.abc import Callable
@@ -57,7 +58,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
 
 
 def measure(function: Callable[..., Any], batch: int, dim: int, devices: int) -> dict[str, float]:
-    """Bytes and operations of one Gaussian, and what a device receives in all."""
+    """Bytes and operations per Gaussian, and all that a device receives."""
     mesh = jax.make_mesh((devices,), ("batch",), (AxisType.Auto,), devices=jax.devices()[:devices])
     with jax.set_mesh(mesh):
         over = NamedSharding(mesh, PartitionSpec("batch"))

@@ -1,9 +1,9 @@
-"""Rows of the table: all libraries are asked in turn, with time limits.
+"""Rows of the table: all libraries take turns, with time limits.
 
-Each library lives in a process of its own, which compiles ahead of time and warms up; then all are
-asked for a round in turn, so that what else the machine does hits them alike. A library that does
-not answer within the limit gets a second process, in which XLA has more threads (NPROC=4) and its
-batched LAPACK calls hang less often on few cores; the cell says so.
+Each library has its own process, which compiles ahead of time and warms up. Then they run their
+rounds in turn, so that other load on the machine hits all alike. A library that does not answer
+within the limit gets a second process, in which XLA has more threads (NPROC=4) and its batched
+LAPACK calls hang less often on few cores; the cell says so.
 """
 
 import dataclasses
@@ -49,7 +49,7 @@ def measure_all(
 
 
 def operations_of(worker: Worker) -> Collection[str]:
-    """What a library has; all of it where it does not answer, so that its cells say why."""
+    """The operations of a library; all of them if it does not answer, so that its cells say why."""
     try:
         return worker.ask("offers")
     except (Hung, RuntimeError):
@@ -57,12 +57,12 @@ def operations_of(worker: Worker) -> Collection[str]:
 
 
 def is_asked(library: str, row: Row, offers: Collection[str]) -> bool:
-    """Whether it has the operation. What maps over a batch needs one."""
+    """Whether it has the operation. Libraries that map over a batch need one."""
     return operation_of(row.measure) in offers and (row.batch is not None or library != VMAP)
 
 
 def measure(workers: dict[str, Worker], row: Row, seconds: float) -> list[Data]:
-    """A cell for each library, whose calls take about so many seconds (but at least three)."""
+    """A cell for each library, with about that many seconds of calls (at least three calls)."""
     cells = [Cell(library, worker, row, seconds) for library, worker in workers.items()]
     for cell in cells:
         cell.attempt(cell.prepare)
@@ -118,7 +118,7 @@ class Cell:
             self.attempt(lambda: self._worker.ask("forget"))
 
     def attempt(self, step: Callable[[], None]) -> None:
-        """A step, unless all is lost; after a hang once more in a new process."""
+        """A step, unless the library was given up; after a hang, once more in a new process."""
         if self._error or self._hangs == ATTEMPTS:
             return
         try:

@@ -1,11 +1,10 @@
-"""Estimates from data beside scikit-learn: milliseconds, and how far the results are apart.
+"""Estimates from data beside scikit-learn: milliseconds, and how far apart the results are.
 
-    python -m benchmarks.estimation    # on a machine that does nothing else
+    python -m benchmarks.estimation    # on an idle machine
 
-Float32 here, float64 there (which is all that scikit-learn computes covariances in), compared with
-its result: the largest difference of an entry, over the largest entry. PCA is compared by the
-likelihood of the data. `moments` is beside NumPy's
-mean of the rows, which is the time that it takes to read them.
+gaussjax in float32 is compared with scikit-learn, which computes covariances only in float64: the
+largest difference of an entry, over the largest entry. PCA is compared by the likelihood of the
+data. `moments` stands beside NumPy's mean of the rows, which is the time to read them.
 """
 
 import math
@@ -64,7 +63,7 @@ def main(
 
 
 def data(n: int, d: int) -> np.ndarray:
-    """Rows with five factors and noise, away from zero."""
+    """Rows from five factors and noise, away from zero."""
     rng = np.random.default_rng(0)
     factors = rng.standard_normal((n, 5)) @ rng.standard_normal((5, d))
     return (factors + rng.standard_normal((n, d)) * np.linspace(0.5, 2, d) + 3).astype(np.float32)
@@ -78,7 +77,7 @@ def timed(call: Callable[[Any], Any], argument: Any, seconds: float) -> float:
     """Median milliseconds, after one call that is not counted."""
     times: list[float] = []
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # an iteration that does not converge says so
+        warnings.simplefilter("ignore")  # iterations that do not converge warn
         jax.block_until_ready(call(argument))
         start = time.perf_counter()
         while len(times) < 3 or (time.perf_counter() - start < seconds and len(times) < 200):

@@ -1,7 +1,7 @@
 """The wait for a first result: import, and the first jitted KL and gradient at d = 8.
 
-Each in a fresh process, without a persistent compilation cache, and with one that an earlier
-process filled. `hits` counts what JAX says it took from that cache.
+Each runs in a fresh process, without a persistent compilation cache, and with one that an earlier
+process filled. `hits` counts the programs that JAX took from that cache.
 
     python -m benchmarks.first_call
 """

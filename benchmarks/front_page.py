@@ -57,7 +57,7 @@ def tables() -> dict[str, Callable[[], str]]:
 
 
 def speed() -> str:
-    """The front page's: an operation a row, a size a column, in one entry what is in two below."""
+    """For the front page: an operation per row, a size per column."""
     cells = measured()
     sizes = [f"{cells['kl', d, 'gaussjax']['batch']:,} × {d}" for d in FRONT_DIMS]
     rows = []
@@ -68,7 +68,7 @@ def speed() -> str:
 
 
 def by_size(columns: dict[str, str]) -> str:
-    """A size a row, two entries for each measure."""
+    """A size per row, two entries per measure."""
     cells = measured()
     header = ["B × d", *(x for name in columns for x in (name.strip(), ""))]
     rows = []
@@ -80,7 +80,7 @@ def by_size(columns: dict[str, str]) -> str:
 
 
 def accuracy() -> str:
-    """Of a KL divergence: relative errors, and how many of many values are negative."""
+    """Relative errors of KL divergences, and the share of negative values."""
     data = harness.load("accuracy")
     header = ["error of KL(p‖q)", "d = 2", "d = 6", "d = 16", "d = 64", "negative, d = 6"]
     rows = []

@@ -1,13 +1,13 @@
-"""All that a GPU is to show, in one command: digits first, then speed, then the VAE.
+"""Everything to measure on a GPU, in one command: digits first, then speed, then the VAE.
 
 1. Every operation and gradient in float32 on the device against float64 on the CPU. A product in
-   TF32, JAX's default on GPUs, is wrong by 1e-4 and more: the column "jax by hand" shows it.
+   TF32, JAX's default on GPUs, is wrong by 1e-4 or more: the column "jax by hand" shows it.
 2. The speed of all of them, as `python -m benchmarks speed`, with the libraries that are installed.
-3. The VAE example in steps a second, and its whole run on MNIST where --data-dir is given.
+3. The VAE example in steps a second, and its whole run on MNIST if --data-dir is given.
 
     python -m benchmarks.gpu --data-dir MNIST    # writes benchmarks/results/gpu.md and .json
 
-Without an accelerator it says so and exits with status 1; --allow-cpu --quick tries it out there.
+Without an accelerator it says so and exits with status 1; --allow-cpu --quick is a trial run.
 """
 
 import json
@@ -102,7 +102,7 @@ def markdown(data: dict[str, Any], figures: list[str]) -> str:
 
 
 def relative_errors(dims: tuple[int, ...], limit: float) -> list[dict[str, Any]]:
-    """Of each library, measure and dimension; NaN where it hung or raised."""
+    """Errors of each library, measure and dimension; NaN where it hung or raised."""
     workers = {library: Worker(library, limit=limit) for library in ASKED}
     exact = Worker("jax by hand", limit=limit, settings={"JAX_PLATFORMS": "cpu"})
     found = []
@@ -123,7 +123,7 @@ def relative_errors(dims: tuple[int, ...], limit: float) -> list[dict[str, Any]]
 
 
 def evaluate(worker: Worker, measure: str, arrays: list[np.ndarray]) -> list[np.ndarray] | None:
-    """Values, or gradients in what a factor or a symmetric matrix has of them."""
+    """Values, or gradients in the free entries of a factor or a symmetric matrix."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "arrays.npz"
         np.savez(path, *arrays)
@@ -178,7 +178,7 @@ def train_on_mnist(data_dir: Path | None) -> dict[str, float]:
 
 
 def _run(arguments: list[str]) -> bool:
-    """Whether another Python did it; it says itself what is missing."""
+    """Whether another Python process succeeded; it prints itself what is missing."""
     command = [sys.executable, *arguments]
     try:
         run = subprocess.run(command, cwd=harness.ROOT, check=False, timeout=SECONDS)

@@ -1,4 +1,4 @@
-"""Processes with time limits, and what is written down about a measurement."""
+"""Processes with time limits, and the files that a measurement writes."""
 
 import contextlib
 import importlib.metadata
@@ -62,7 +62,7 @@ class Lines:
             raise Hung(f"no answer in {limit:.0f} s") from None
 
     def pause(self) -> None:
-        """Stops it until `go_on`: idle threads of a BLAS spin, and slow down whoever is next."""
+        """Stops it until `go_on`: idle BLAS threads spin, and slow down the next process."""
         self._process.send_signal(signal.SIGSTOP)
 
     def go_on(self) -> None:
@@ -89,7 +89,7 @@ class Lines:
 class Worker:
     """`benchmarks.worker` with one library. After a hang or a crash a new process is started.
 
-    Between questions it is stopped. `settings` are environment variables of the next process.
+    It is stopped between requests. `settings` are environment variables of the next process.
     """
 
     def __init__(self, library: str, *, limit: float, settings: dict[str, str] | None = None):
@@ -99,7 +99,7 @@ class Worker:
         self._lines: Lines | None = None
 
     def ask(self, command: str, *, patience: float = 1.0, **arguments: Any) -> Any:
-        """The worker's answer, for which it has the limit times `patience`.
+        """The worker's answer, within the limit times `patience`.
 
         Raises:
             Hung: there was none within the limit.
@@ -142,7 +142,7 @@ def installed(library: str) -> bool:
 
 
 def environment() -> dict[str, Any]:
-    """What the numbers depend on."""
+    """The environment that the numbers depend on."""
     versions = {}
     for package in MEASURED:
         try:
@@ -159,7 +159,7 @@ def environment() -> dict[str, Any]:
 
 
 def device() -> str:
-    """What JAX runs on, asked in another process: this one shall not hold it."""
+    """What JAX runs on, asked in another process so that this one does not hold the device."""
     code = "import jax; print(jax.devices()[0].device_kind)"
     env = {**os.environ, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
     command = [sys.executable, "-c", code]
@@ -168,7 +168,7 @@ def device() -> str:
 
 
 def commit() -> str:
-    """Which sources of gaussjax are measured."""
+    """Which sources of gaussjax were measured."""
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(ROOT), *arguments]
@@ -200,7 +200,7 @@ def footer(env: dict[str, Any]) -> str:
 
 
 def save(name: str, data: dict[str, Any]) -> None:
-    """JSON, whole or not at all."""
+    """Writes JSON atomically."""
     path, partial = path_of(name, "json"), path_of(name, "json.partial")
     path.parent.mkdir(parents=True, exist_ok=True)
     partial.write_text(compact(data) + "\n")
@@ -223,7 +223,7 @@ def load(name: str) -> dict[str, Any]:
 
 
 def path_of(name: str, suffix: str) -> Path:
-    """A file among the results; a name that is an absolute path stays where it is."""
+    """A file among the results, or an absolute path as it is."""
     return RESULTS / f"{name}.{suffix}"
 
 

@@ -1,8 +1,8 @@
 """The same mathematics in each library, as its documentation says to write it.
 
-A library is a function that imports its package, in a process of its own, and gives a function of
-arrays for each operation that it has. `jax` ones are pure and not yet jitted. Gaussians come as
-means `(..., d)` and lower Cholesky factors `(..., d, d)`.
+A library is a function that imports its package, in its own process, and returns a function of
+arrays for each operation that it has. Those in JAX are pure and not yet jitted. Gaussians are given
+as means `(..., d)` and lower Cholesky factors `(..., d, d)`.
 """
 
 import importlib
@@ -30,7 +30,7 @@ def gaussjax_from_cholesky() -> Operations:
 
 
 def gaussjax_vmap() -> Operations:
-    """Batches by `vmap` instead of leading axes, where every argument has one."""
+    """Batches by `vmap` instead of leading axes, if every argument has one."""
     import jax
 
     whole = gaussjax()
@@ -179,7 +179,7 @@ def numpyro() -> Operations:
 
 
 def torch() -> Operations:
-    """`torch.distributions`, and by hand what it lacks."""
+    """`torch.distributions`, and what it lacks written by hand."""
     torch = importlib.import_module("torch")
     dist = torch.distributions
 
@@ -209,14 +209,14 @@ def _of_distribution(make: Function, sample: Function) -> Operations:
 
 
 def normals_alone() -> Operations:
-    """What a sampler cannot undercut: drawing the noise."""
+    """A lower bound for any sampler: drawing the noise."""
     import jax
 
     return {"sample": lambda mean, lower, key: jax.random.normal(key, mean.shape, mean.dtype)}
 
 
 def jax_gradient(measure: str, function: Function, arrays: int) -> Function:
-    """Of the sum of all numbers, or of half the sum of all squares, in the first arguments."""
+    """Gradient of the sum of all numbers, or of half the sum of all squares."""
     import jax
 
     square = operation_of(measure) not in NUMBERS

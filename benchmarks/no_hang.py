@@ -1,9 +1,9 @@
 """Nothing hangs: every public function and its gradient, 200 times at B = 100,000.
 
-Batched LAPACK calls of jaxlib up to 0.10.2 can wait for each other for ever on few cores. Here a
-child process with the default threads calls the value and the gradient of each function and says
-so; when it is silent for too long, it hangs, and that is said and counted. Structures that are not
-dense appear in the densities of what their constructors make.
+Batched LAPACK calls of jaxlib up to 0.10.2 can deadlock on few cores. Here a child process with the
+default threads calls the value and the gradient of each function and reports each; if it is silent
+for too long, it counts as hung. Structures that are not dense appear through the densities of their
+constructors.
 """
 
 import inspect
@@ -71,7 +71,7 @@ def main(
 
 
 def watch(command: list[str], limit: float, done: list[str], hung: list[str]) -> None:
-    """Runs a child, passes its lines on, and sorts them into what is done and what hangs."""
+    """Runs a child, forwards its lines, and sorts them into finished and hung."""
     child = Lines([sys.executable, "-m", "benchmarks.no_hang", *command], quiet=False)
     current = "start"
     try:
@@ -156,7 +156,7 @@ def cases(batch: int, dim: int) -> Cases:
 
 
 def _of_roots(one: Arrays, other: Arrays, x: jax.Array) -> Cases:
-    """What depends on the root that a dense structure stores."""
+    """Functions that depend on the root that a dense structure stores."""
     out: Cases = {}
     roots = {"Cholesky": gj.Cholesky, "PrecisionCholesky": gj.PrecisionCholesky}
     for root, make in roots.items():
@@ -185,7 +185,7 @@ def _of_roots(one: Arrays, other: Arrays, x: jax.Array) -> Cases:
 
 
 def _of_laws(one: Arrays, other: Arrays, x: jax.Array) -> Cases:
-    """Gaussians in, Gaussians out, and what is missing in x."""
+    """Gaussians in, Gaussians out, and missing data."""
     dim = x.shape[-1]
     design = jnp.eye(dim)[::2] + 0.1
     seen, value = tuple(range(0, dim, 2)), x[..., ::2]
@@ -246,7 +246,7 @@ def _of_laws(one: Arrays, other: Arrays, x: jax.Array) -> Cases:
 
 
 def _constructors(one: Arrays, x: jax.Array) -> Cases:
-    """Densities of what they make, so that its solves are called too."""
+    """Densities of what the constructors make, so that their solves are called too."""
     mean, lower = one
     n = x.shape[-1] // 2
     matrix = lower @ jnp.swapaxes(lower, -1, -2)
@@ -373,7 +373,7 @@ def _of_two(function: Function, make: Function, other: Function) -> Function:
 
 
 def check_that_all_are_there(names: Cases) -> None:
-    """A public function that is not called here is an error."""
+    """Raises if a public function is not called here."""
     without_arrays = {"batch_shape", "dim", "standard"}
     without_arrays |= {"broadcast_to", "concatenate", "reshape", "stack", "take"}
     without_arrays |= {"form_of"}

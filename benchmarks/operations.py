@@ -1,7 +1,7 @@
 """What is measured: operations, their arguments, and the sizes of a sweep.
 
 A measure is an operation or its gradient: `kl` is the value, `kl_gradient` the derivative of Σ KL
-in all arguments. Where an operation gives arrays x instead of one number for each Gaussian, it is
+in all arguments. For an operation that returns arrays x instead of one number per Gaussian it is
 the derivative of ½‖x‖².
 """
 
@@ -51,7 +51,7 @@ SWEEPS = ("single", "batch", "dim", "float64")
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """What all libraries are asked for in turn. `batch` is None for a Gaussian alone."""
+    """A request to all libraries in turn. `batch` is None for a single Gaussian."""
 
     sweep: str
     measure: str
@@ -67,9 +67,9 @@ class Row:
 def rows(
     sweeps: Sequence[str], measures: Sequence[str], dims: Sequence[int] | None, work: int = WORK
 ) -> Iterator[Row]:
-    """What is to be measured, the coarse part of each sweep before the rest of any.
+    """The rows to measure, the coarse part of each sweep before the rest of any.
 
-    Whatever time there is, it ends in tables and curves over the whole range.
+    So tables and curves cover the whole range, however little time there is.
     """
     planned = [row for sweep in sweeps for row in _sweep(sweep, work)]
     asked = [x for x in planned if x.measure in measures and (dims is None or x.dim in dims)]

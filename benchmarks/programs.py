@@ -1,7 +1,7 @@
-"""How long whole programs compile, beside the same programs written in plain JAX.
+"""How long whole programs take to compile, beside the same programs in plain JAX.
 
-Each in a process of its own, without a persistent cache: CPU seconds of all threads from the traced
-function to the executable, tracing included, and the time of one step when compiled.
+Each runs in its own process, without a persistent cache: CPU seconds of all threads to trace and
+compile, and the time of one compiled step.
 
     python -m benchmarks.programs
     python -m benchmarks.programs --programs "Kalman gradient"
@@ -86,7 +86,7 @@ def measured(name: str, side: str) -> dict[str, float]:
     return {"compile": seconds, "step": min(steps)}
 
 
-# The programs. Those in plain JAX are what a textbook has, by Cholesky factors ---------------
+# The programs. Those in plain JAX follow textbooks, by Cholesky factors ----------------------
 
 
 def sgpr_evidence(ours: bool) -> Program:

@@ -1,8 +1,8 @@
-"""One dense Gaussian over 1 … 8 devices: what each holds, sends and computes, from compiled text.
+"""One dense Gaussian over 1 … 8 devices: what each holds, sends and computes, when compiled.
 
-Nothing is run, so no size is too large and no clock is read: bytes are the compiler's own account,
-and what is sent is the results of all collectives in the text times the trips of their loops.
-Devices are imitated on the CPU.
+Nothing is run, so no size is too large and no clock is read. Bytes held are the compiler's own
+account; bytes sent are the results of all collectives in the text times the trips of their loops.
+Devices are simulated on the CPU.
 """
 
 import os

@@ -64,7 +64,7 @@ def times(found: Sequence[Data]) -> str:
 
 
 def programs(found: Sequence[Data], heading: str) -> str:
-    """What compiling took and gave, beside distrax's equivalent."""
+    """Compile time and the compiled program, beside distrax's."""
     forms: dict[str, Callable[[Data], str | None]] = {
         "Tracing and compiling, seconds": lambda cell: _format(cell.get("compile"), 1, ".2f"),
         "Temporary memory, MB": lambda cell: _format(cell.get("temporary_bytes"), 1e-6, ".3g"),
@@ -104,7 +104,7 @@ def title(measure: str) -> str:
 
 
 def fastest_other(of: dict[str, Data]) -> float | None:
-    """The time of the fastest peer, or of what is written by hand."""
+    """The time of the fastest peer or hand-written version."""
     medians = [of[x]["median"] for x in (*PEERS, BY_HAND) if x in of and of[x]["median"]]
     return min(medians, default=None)
 

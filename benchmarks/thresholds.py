@@ -1,8 +1,8 @@
 """Both sides of the sizes at which another kernel takes over: `gaussjax/linalg/_kernels/limits.py`.
 
-Each function in three processes: written out by scalars, by native kernels, and by LAPACK one
-matrix after another, whatever the limits say; milliseconds of a call and CPU seconds to compile it,
-for one matrix alone, a few, and a batch of `numbers` entries.
+Each function runs in three processes, whatever the limits say: unrolled into scalars, in native
+kernels, and in LAPACK one matrix after another. Reported are milliseconds per call and CPU seconds
+to compile, for one matrix, a few, and a batch of `numbers` entries.
 
     python -m benchmarks.thresholds
 """

@@ -1,4 +1,4 @@
-"""The VAE example: how fast it trains, and what a full-covariance posterior brings.
+"""The VAE example: how fast it trains, and what a full-covariance posterior gains.
 
     python -m benchmarks.vae speed     # steps a second, beside two programs in Flax Linen
     python -m benchmarks.vae digits    # test −ELBO and NLL, full against diagonal, some seeds
@@ -131,7 +131,7 @@ def cells(figures: dict[str, float]) -> list[str]:
 
 
 def differences(results: dict[str, list[dict[str, float]]]) -> str:
-    """What the full covariance brings, seed by seed."""
+    """What the full covariance gains, seed by seed."""
     sentences = []
     for name, title in (("negative_elbo", "−ELBO"), ("nll", "NLL")):
         pairs = zip(results["full"], results["diagonal"], strict=True)
@@ -235,7 +235,7 @@ def linen_step(state: TrainState, counts: Any, key: jax.Array, *, trials: int) -
 
 
 def versions() -> str:
-    """Of what `harness` does not list."""
+    """Versions that `harness` does not list."""
     return ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("flax", "optax"))
 
 

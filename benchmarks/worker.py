@@ -1,4 +1,4 @@
-"""A process that holds one library, and times or evaluates what its parent asks for.
+"""A process that holds one library, and times or evaluates it on request.
 
 Commands come as JSON lines on standard input, answers go as JSON lines to standard output:
 `offers` names the library's operations; `prepare` compiles a measure ahead of time, `warm` calls
@@ -22,7 +22,7 @@ CALLS = 50  # at most in a round
 
 
 class Library:
-    """One library and the measure that was prepared last."""
+    """One library and the last measure that was prepared."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -46,7 +46,7 @@ class Library:
         self.call()
 
     def round(self, seconds: float) -> list[float]:
-        """Times of the calls that fit into so many seconds: one, if it takes longer."""
+        """Times of the calls that fit into that many seconds, at least one."""
         times: list[float] = []
         while not times or (sum(times) < seconds and len(times) < CALLS):
             start = time.perf_counter()
@@ -107,7 +107,7 @@ class Library:
 
 
 def half_of_all(function: Callable[..., Any], args: list[Any]) -> Any:
-    """Half as much as arguments and results: reading and writing it moves as many bytes."""
+    """Half the bytes of arguments and results: copying it reads and writes as many bytes."""
     import jax
     import jax.numpy as jnp
 
@@ -117,7 +117,7 @@ def half_of_all(function: Callable[..., Any], args: list[Any]) -> Any:
 
 
 def facts(compiled: Any, seconds: float) -> dict[str, Any]:
-    """Seconds of tracing and compiling, bytes, and calls of a LAPACK or its like."""
+    """Seconds of tracing and compiling, bytes, and LAPACK or other library calls."""
     memory = compiled.memory_analysis()
     targets = re.findall(r'custom_call_target="([^"]*)"', compiled.as_text() or "")
 
@@ -136,14 +136,14 @@ def facts(compiled: Any, seconds: float) -> dict[str, Any]:
 
 def main(name: str) -> None:
     warnings.simplefilter("ignore")  # of other packages
-    answers, sys.stdout = sys.stdout, sys.stderr  # a package that prints must not answer
+    answers, sys.stdout = sys.stdout, sys.stderr  # a package that prints must not reach the parent
     library = Library(name)
     print(json.dumps("ready"), file=answers, flush=True)
     for line in sys.stdin:
         command, arguments = json.loads(line)
         try:
             answer = getattr(library, command)(**arguments)
-        except Exception as error:  # whatever a library raises is its answer
+        except Exception as error:  # report whatever a library raises
             answer = {"error": f"{type(error).__name__}: {error}".splitlines()[0][:200]}
         print(json.dumps(answer), file=answers, flush=True)
 

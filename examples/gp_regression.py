@@ -1,23 +1,23 @@
 """Gaussian-process regression at 100,000 points without a matrix.
 
 A stationary process on an even grid has the covariance Kᵢⱼ = k(|i − j|), which is Toeplitz: its
-first column says it all. Here the process f is that of Ornstein and Uhlenbeck, seen with noise,
+first column says it all. Here f is an Ornstein-Uhlenbeck process, seen with noise,
 
     k(r) = a² exp(−r/ℓ),    y = f + σ ε,    Σ = K + σ² I,
 
-and everything that regression needs is asked of `gj.from_toeplitz`, in O(n) memory:
+and `gj.from_toeplitz` gives everything that regression needs, in O(n) memory:
 
 - a path of f is the corner of a circulant sample, O(n log n) by FFT (`gj.sample`);
 - the log evidence log N(y; 0, Σ) is two passes of Levinson's recursion, O(n²) (`gj.log_prob`);
 - the posterior mean of f is K Σ⁻¹ y: one more pass, and a product by FFT.
 
 Amplitude a, length ℓ and noise σ are learned first, on the first 2,000 points, by gradient descent
-on −log p(y)/n. They are positive, so what descends is their logarithms. The gradient is written
-out in `gaussjax` and costs passes too (log|Σ| has the gradient Σ⁻¹, summed along its diagonals);
-nothing is stored step by step.
+on −log p(y)/n. They are positive, so the descent is in their logarithms. gaussjax has the gradient
+in closed form, which costs passes too (log|Σ| has the gradient Σ⁻¹, summed along its diagonals) and
+stores nothing step by step.
 
-That works for any stationary kernel. This one was chosen since it is also a Markov chain, so the
-Kalman filter and smoother of `examples.kalman` find the same numbers another way, in O(n).
+That works for any stationary kernel. This one is also a Markov chain, so the Kalman filter and
+smoother of `examples.kalman` find the same numbers another way, in O(n).
 
 On two busy CPU cores, in float32, all 100,000 points took 2 s to draw, 35 s for the log evidence
 (two passes: log|Σ| and the quadratic form) and 33 s for the posterior mean (one); half as many took
@@ -68,7 +68,7 @@ class Chain(NamedTuple):
 
 
 class Findings(NamedTuple):
-    """The series, what was learned from its start, and what that says of all of it."""
+    """The series, the kernel learned from its start, and what it says about the whole series."""
 
     latent: Series
     observed: Series

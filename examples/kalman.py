@@ -1,18 +1,18 @@
 """A Kalman filter and smoother in thirty lines of Gaussians.
 
 A point moves along a line with almost constant velocity. Its state x (position and velocity) is
-not seen; a noisy position y is, at most steps:
+hidden; at most steps we see a noisy position y:
 
     x₁ ~ prior,    xₜ₊₁ = F xₜ + wₜ,  wₜ ~ N(0, G Gᵀ),    yₜ = H xₜ + eₜ,  eₜ ~ N(0, R).
 
-What pushes the point is one number a step, which moves the velocity and half as much the
-position: G has one column, and the law of w is singular.
+One random number a step pushes the velocity, and the position by half as much: G has one column,
+and the law of w is singular.
 
 Filtering finds the law of xₜ given y₁ … yₜ. It alternates two steps, each of them one Gaussian in
 and one out: `observe` conditions on yₜ, and a law of F x + w is `convolve(affine(x, F), w)`. The
 densities log p(yₜ | y₁ … yₜ₋₁) that `observe` returns add up to the log evidence log p(y₁ … yₙ).
 
-A missing yₜ is NaN, and the mask of `observe` says so: it is not read, and adds nothing.
+A missing yₜ is NaN. The mask of `observe` says so: it is not read, and adds nothing.
 
 Smoothing (Rauch, Tung & Striebel) finds the law of xₜ given all of y, backwards: `smooth_step`
 takes the filtered law of xₜ and the smoothed one of xₜ₊₁.
@@ -21,8 +21,8 @@ The textbooks write both with differences, P − K S Kᵀ and P + G (P' − P'')
 can lose positive definiteness. Here every covariance is a Cholesky factor found by QR: nothing is
 subtracted, and the Gaussian that `scan` carries has one structure from start to end.
 
-All of it is checked against the model as one dense Gaussian over all states and observations, and
-then done for a chain of a hundred thousand steps.
+Everything is checked against one dense Gaussian over all states and observations, and then run on a
+chain of a hundred thousand steps.
 
     python -m examples.kalman --help
 """
@@ -116,7 +116,7 @@ def main(
 
 
 def constant_velocity(noise: float, kick: float) -> Model:
-    """A point that is pushed evenly during each step, seen at times 1, 2, …"""
+    """A point under a constant push during each step, seen at times 1, 2, …"""
     return Model(
         prior=gj.from_cholesky(jnp.array([0.0, 1.0]), jnp.diag(jnp.array([5.0, 1.0]))),
         transition=jnp.array([[1.0, 1.0], [0.0, 1.0]]),

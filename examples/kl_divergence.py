@@ -9,10 +9,10 @@ tr(Σ₂⁻¹Σ₁) + (μ₂−μ₁)ᵀΣ₂⁻¹(μ₂−μ₁). Together, the
 
     KL = ½ ( tr(Σ₂⁻¹Σ₁) + (μ₂−μ₁)ᵀΣ₂⁻¹(μ₂−μ₁) + log|Σ₂|/|Σ₁| − k ).
 
-It is right, and it cannot be used as it stands when q is near p: the trace is nearly k, the
-logarithm nearly 0, and the small difference of large numbers is lost to rounding. A trust region
-or a converging posterior lives exactly there. With Cholesky factors, E = L₂⁻¹(L₁ − L₂) and its
-diagonal r, the same value is a sum of terms that are not negative, none of which cancels:
+It is right, but useless in float32 when q is near p: the trace is nearly k, the logarithm nearly 0,
+and rounding destroys the small difference of large numbers. A trust region or a converging
+posterior lives exactly there. With Cholesky factors, E = L₂⁻¹(L₁ − L₂) and its diagonal r, the same
+value is a sum of terms that are not negative, none of which cancels:
 
     KL = ½ ( Σᵢ rᵢ² + 2(rᵢ − log(1+rᵢ)) + ‖E below its diagonal‖² + ‖L₂⁻¹(μ₂−μ₁)‖² ).
 
@@ -110,7 +110,7 @@ def main(
 
 
 def textbook_kl(p: Factors, q: Factors) -> Array:
-    """½ (tr(Σ₂⁻¹Σ₁) + (μ₂−μ₁)ᵀΣ₂⁻¹(μ₂−μ₁) + log|Σ₂|/|Σ₁| − k), as most libraries have it."""
+    """½ (tr(Σ₂⁻¹Σ₁) + (μ₂−μ₁)ᵀΣ₂⁻¹(μ₂−μ₁) + log|Σ₂|/|Σ₁| − k), as most libraries compute it."""
     (mean_p, lower_p), (mean_q, lower_q) = p, q
     trace = jnp.sum(solve_triangular(lower_q, lower_p, lower=True) ** 2)
     quadratic = jnp.sum(solve_triangular(lower_q, mean_q - mean_p, lower=True) ** 2)
@@ -119,7 +119,7 @@ def textbook_kl(p: Factors, q: Factors) -> Array:
 
 
 def exact_kl(p: Factors, q: Factors) -> float:
-    """The same formula in 60 digits, which can afford to lose some, from the float32 numbers."""
+    """The same formula from the float32 numbers in 60 digits, enough to lose some."""
     with mpmath.workdps(60):
         (mean_p, lower_p), (mean_q, lower_q) = map(exactly, p), map(exactly, q)
         inverse = mpmath.inverse(lower_q)

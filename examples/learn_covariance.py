@@ -1,16 +1,16 @@
 """How can I learn a multivariate normal covariance?
 
-Gradient descent needs a free vector, and a covariance is not free: it must stay symmetric and
-positive definite. So one learns the entries of a Cholesky factor, whose diagonal passes through
-`exp`: every vector is a covariance, L Lᵀ, and every covariance has its vector.
+Gradient descent needs an unconstrained vector, but a covariance must stay symmetric and positive
+definite. So learn the entries of a Cholesky factor, with its diagonal through `exp`: every vector
+gives a covariance, L Lᵀ, and every covariance has its vector.
 
 From 1,024 points of N((1, −1), [[1, ½], [½, 2]]), in three ways:
 
-- (a) least squares: the moments of the model are drawn to those of the sample;
-- (b) maximum likelihood: the average of −log p(x) falls;
+- (a) least squares: pull the moments of the model towards those of the sample;
+- (b) maximum likelihood: minimise the average of −log p(x);
 - (c) the same in minibatches of 32.
 
-All have one optimum in closed form, the sample's mean and its covariance (divided by n).
+All have the same optimum in closed form, the mean of the sample and its covariance (divided by n).
 
 One slip is common: printing T Tᵀ for the *raw* triangle T of parameters. The learned covariance is
 L Lᵀ with the exponential on L's diagonal. Both are shown.
@@ -147,7 +147,7 @@ def raw_product(vector: Vector) -> Float[Array, "d d"]:
 
 
 def report(truth: gj.Gaussian, closed_form: gj.Gaussian, fits: dict[str, Fit]) -> None:
-    """One row for each answer: its moments, and how far its covariance is from the closed form."""
+    """One row per answer: its moments, and how far its covariance is from the closed form."""
     print(f"{'':28} {'mean':>16}   {'Σ₁₁':>7} {'Σ₂₁':>7} {'Σ₂₂':>7}   {'to closed form':>14}")
     best = gj.covariance(closed_form)
     rows = {"truth": truth, "closed form": closed_form}

@@ -1,16 +1,16 @@
 """Maximum likelihood and imputation when entries are missing.
 
-A wine has 13 measurements, standardised. Of the 178 × 13 entries 30 % are removed at random, so
-that hardly a row is whole. Three ways to a mean μ and a full covariance Σ:
+Each of 178 wines has 13 measurements, standardised. 30 % of the entries are removed at random, so
+hardly a row is complete. Three ways to a mean μ and a full covariance Σ:
 
-- *complete data*: what could be learned if nothing were missing, in closed form;
+- *complete data*: the closed form, if nothing were missing;
 - *mean imputation*: fill each gap with its column's mean, then pretend that it was measured;
 - *maximum likelihood*: gradient descent on the average of −log p(observed entries of a row).
 
-A row's observed entries are Gaussian, with the entries of μ and Σ that belong to them. The rows
-differ in what they miss, but `gj.log_prob_observed` has shapes that do not depend on the mask: one
-jitted call takes them all, and what is missing has gradient zero. When values go missing at random,
-this likelihood is right as it is: why they are missing tells nothing more (Little & Rubin).
+The observed entries of a row are Gaussian, with the matching entries of μ and Σ. Rows have
+different holes, but the shapes of `gj.log_prob_observed` do not depend on the mask: one jitted call
+takes them all, and missing entries have gradient zero. If values are missing at random, this
+likelihood is right: why they are missing says nothing more (Little & Rubin).
 
 The law of a row's missing entries given those observed then fills the gaps:
 
@@ -18,10 +18,10 @@ The law of a row's missing entries given those observed then fills the gaps:
 - samples of it are *multiple imputations* (`gj.impute`): several whole tables, to be analysed as if
   measured. How much the answers differ between tables is what the gaps have cost.
 
-An answer qⱼ ± √uⱼ from table j of m has by Rubin's rules the mean q̄ and the variance
-ū + (1 + 1/m) b, b the variance of the qⱼ. The parameters, 104 of them from 178 rows, are kept at
-their estimate here, which makes imputations too sure of themselves: of the removed entries fewer
-than 90 % lie within the middle 90 %. Rubin would draw the parameters too.
+By Rubin's rules the answers qⱼ ± √uⱼ from m tables have the mean q̄ and the variance ū + (1 + 1/m)
+b, with b the variance of the qⱼ. Here the 104 parameters stay at their estimate from 178 rows,
+which makes the imputations too confident: fewer than 90 % of the removed entries lie within the
+middle 90 %. Rubin would draw the parameters too.
 
     python -m examples.missing_data --help
 """
@@ -60,7 +60,7 @@ class Pooled(NamedTuple):
 
 
 class Findings(NamedTuple):
-    """The table, its mask (True is observed), and what was made of it."""
+    """The table, its mask (True is observed), and the results."""
 
     table: Table
     mask: Mask
@@ -78,7 +78,7 @@ def main(
     imputations: int = 50,
     seed: int = 0,
 ) -> Findings:
-    """Removes entries of a table, learns its covariance all the same, and fills the gaps.
+    """Removes entries of a table, learns its covariance from the rest, and fills the gaps.
 
     Args:
         out: Folder for the picture.
@@ -90,7 +90,7 @@ def main(
     mask_key, impute_key = jax.random.split(jax.random.key(seed))
     table, names = standardised_wine()
     mask = jax.random.bernoulli(mask_key, 1 - missing, table.shape)
-    seen = jnp.where(mask, table, jnp.nan)  # all that what follows knows
+    seen = jnp.where(mask, table, jnp.nan)  # everything below uses only this
 
     complete = maximum_likelihood(table)
     averaged = mean_imputation(seen)

@@ -5,18 +5,18 @@ An action a = tanh(u), u ~ N(μ(s), Σ(s)), stays in (−1, 1)ᵈ. Its density i
     log π(a|s) = log N(u; μ, Σ) − Σᵢ log(1 − tanh² uᵢ).
 
 From a alone it cannot be computed where it matters: beyond |u| = 9 float32 rounds tanh u to ±1, and
-artanh a is infinite. So a sample and its density are asked for together, while u is still known, as
-distrax's `Transformed` has it (in NumPyro `sample_with_intermediates`, and the `log_prob` of both);
+artanh a is infinite. So draw the sample and its density together, while u is still known, as
+distrax's `Transformed` does (in NumPyro: `sample_with_intermediates`, and the `log_prob` of both);
 log(1 − tanh² u) = 2 (log 2 − u − log(1 + e⁻²ᵘ)) never overflows.
 
-An update of a policy is kept close to the last one, μ and Σ apart (decoupled, as in MPO): of two
-Gaussians that share a part, the KL divergence is that of the other part,
+An update stays close to the last policy, separately in μ and in Σ (decoupled, as in MPO). For two
+Gaussians that share one part, the KL divergence is that of the other part,
 
     KL(N(μ₀, Σ₀) ‖ N(μ, Σ₀)) ≤ ε_μ        KL(N(μ₀, Σ₀) ‖ N(μ₀, Σ)) ≤ ε_Σ.
 
-One bound for both would let the variance collapse to pay for a step of the mean. Between policies
-that are nearly equal, where a trust region lives, `gj.kl_divergence` keeps its digits. Here a
-policy that is linear in s learns to push towards a target that it sees, with an entropy bonus:
+One bound for both would let the variance collapse to pay for a step of the mean. `gj.kl_divergence`
+keeps its digits between nearly equal policies, where a trust region lives. Here a policy that is
+linear in s learns to push towards a target, with an entropy bonus:
 
     python -m examples.policy --help
 
@@ -50,7 +50,7 @@ class Params(NamedTuple):
 
 
 class Report(NamedTuple):
-    """Of each iteration: mean reward with the bonus, and both divergences from the last policy."""
+    """For each iteration: mean reward with the bonus, and both divergences from the last policy."""
 
     rewards: Float[Array, " t"]
     mean_parts: Float[Array, " t"]
@@ -83,7 +83,7 @@ def reward(states: Float[Array, "n s"], actions: Float[Array, "n d"]) -> Float[A
 
 
 def gain(key: Array, params: Params, states: Float[Array, "n s"]) -> Float[Array, ""]:
-    """Mean reward and entropy bonus, of one reparameterised action a state."""
+    """Mean reward and entropy bonus, from one reparameterised action per state."""
     actions, log_prob = squashed(latent(params, states)).sample_and_log_prob(seed=key)
     return jnp.mean(reward(states, actions) - BONUS * log_prob)
 
@@ -110,7 +110,7 @@ def main(
     optimizer, dual_optimizer = optax.adam(0.02), optax.adam(0.1)
 
     def loss(params: Params, prices: Array, key: Array, old: Params, states: Array) -> Array:
-        """Lagrangian of the constrained gain, and minus it for the prices."""
+        """Lagrangian of the constrained gain, negated for the prices."""
         found = parts(latent(old, states), latent(params, states))
         excess = jnp.stack([jnp.mean(x) for x in found]) - bounds
         price = jnp.exp(prices)

@@ -6,8 +6,9 @@ C E[ε εᵀ] Cᵀ = Σ. How C is applied depends on Σ:
 
 - **Σ diagonal.** The root is elementwise and so is the product, μ + √diag(Σ) ⊙ ε. That is what ⊙
   means where a network gives one σ for each coordinate.
-- **Σ full.** The elementwise root of a matrix is no root of it. The symmetric root Σ^{1/2} is one,
-  the Cholesky factor L is another. They turn the same noise into different points of the same law.
+- **Σ full.** The elementwise root of a matrix is not a root of it. The symmetric root Σ^{1/2} is
+  one, the Cholesky factor L is another. They turn the same noise into different points of the same
+  law.
 
 One slip is common: z = μ + ε√σ for a *variance* σ². The root was already taken: it is μ + ε σ.
 
@@ -32,7 +33,7 @@ COVARIANCE = jnp.array([[1.0, 0.5], [0.5, 2.0]])
 
 
 class Law(NamedTuple):
-    """What points look like, and whether they can be points of N(μ, Σ)."""
+    """Moments of points, and whether the points can come from N(μ, Σ)."""
 
     points: Float[Array, "n d"]
     covariance: Float[Array, "d d"]

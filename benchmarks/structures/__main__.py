@@ -3,8 +3,8 @@
     python -m benchmarks.structures                    # all parts
     python -m benchmarks.structures --parts low_rank   # one of them
 
-Each row is measured in a process of its own, so that its peak of memory is its own. That peak is
-what the process holds more at most than once its inputs (and its program) are there.
+Each row is measured in its own process, for its own peak of memory: the most that the process holds
+beyond its inputs (and its program).
 """
 
 import json

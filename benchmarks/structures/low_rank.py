@@ -20,7 +20,7 @@ from benchmarks.structures.rows import (
 
 LOW_RANK_DIMS = (1_000, 10_000, 100_000, 1_000_000)
 RANK = 8
-# Threads of torch wait for each other where the machine has other things to do.
+# Torch's threads wait for each other on a busy machine.
 LIBRARIES = ("gaussjax", "torch", "torch, one thread")
 
 

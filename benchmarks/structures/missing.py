@@ -1,4 +1,4 @@
-"""10,000 Gaussians, each with a mask of its own, in one call beside a loop of NumPy."""
+"""10,000 Gaussians, each with its own mask, in one call, beside a NumPy loop."""
 
 import math
 from collections.abc import Iterator
@@ -63,7 +63,7 @@ def measure(row: Row) -> Iterator[Row]:
 
 
 def numpy_condition(mean: Any, sigma: Any, mask: Any, x: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and covariance of what is missing given what is observed, Gaussian by Gaussian."""
+    """Mean and covariance of the missing entries given the observed ones, one by one."""
     means, covs = np.where(mask, x, mean), np.zeros_like(sigma)
     for m, s, seen, value, out, cov in zip(mean, sigma, mask, x, means, covs, strict=True):
         rest = ~seen
@@ -75,7 +75,7 @@ def numpy_condition(mean: Any, sigma: Any, mask: Any, x: Any) -> tuple[np.ndarra
 
 
 def numpy_log_prob(mean: Any, sigma: Any, mask: Any, x: Any) -> tuple[np.ndarray]:
-    """Log density of what is observed, Gaussian by Gaussian."""
+    """Log density of the observed entries, one by one."""
     found = np.zeros(len(mean), mean.dtype)
     for i, (m, s, seen, value) in enumerate(zip(mean, sigma, mask, x, strict=True)):
         block, shift = s[np.ix_(seen, seen)], value[seen] - m[seen]

@@ -202,7 +202,7 @@ def mp_inverse(lower: np.ndarray) -> np.ndarray:
 
 
 def largest_array(closed: Any) -> tuple[int, str]:
-    """Elements of the largest array that a program makes or holds, and which operation makes it."""
+    """Size of the largest array that a program makes or holds, and the operation that makes it."""
     found = [(int(np.size(x)), "constant") for x in closed.consts]
     for equation in closed.jaxpr.eqns:
         name = equation.primitive.name

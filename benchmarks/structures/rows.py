@@ -1,4 +1,4 @@
-"""What the parts share: measuring one row in a process of its own, and cells of tables."""
+"""Shared by the parts: measuring one row in its own process, and cells of tables."""
 
 import contextlib
 import ctypes
@@ -23,8 +23,8 @@ SLOW = 5.0  # above so many seconds
 
 
 def high_water(*, reset: bool = False) -> float:
-    """Most MB that this process has held since the last reset."""
-    if reset:  # where there is no Linux, the peak stays that of the whole process
+    """Peak MB of this process since the last reset."""
+    if reset:  # only Linux can reset the peak
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL("libc.so.6").malloc_trim(0)  # what is free would be used again, unseen
             Path("/proc/self/clear_refs").write_text("5")
@@ -86,7 +86,7 @@ def random_lower(rng: np.random.Generator, dim: int, *batch: int) -> np.ndarray:
 
 
 def cells(row: Row, *columns: tuple[str, float, str]) -> list[str]:
-    """Numbers in other units; where the first is missing, what went wrong."""
+    """Numbers in other units; if the first is missing, the error."""
     texts = []
     for key, unit, form in columns:
         value = row.get(key)

@@ -1,6 +1,6 @@
 """The command line: train, report, resume; Ctrl-C saves and stops.
 
-Every process of a run comes here. All compute; the first alone writes and prints.
+Every process of a run starts here. All compute; only the first writes and prints.
 """
 
 import json
@@ -60,7 +60,7 @@ def _run(config: Config) -> None:
 
 
 def _describe(config: Config, trainer: Trainer, data: Dataset, console: Console) -> None:
-    """What a run would do. Of two epochs the first compiles, and the second is timed."""
+    """Says what a run would do. The first of two epochs compiles, the second is timed."""
     state, _ = trainer.epoch(trainer.start())
     begin = time.perf_counter()
     state = jax.block_until_ready(trainer.epoch(state)[0])
@@ -141,7 +141,7 @@ def _write_config(config: Config) -> None:
 
 
 def _refuse_other_settings(config: Config) -> None:
-    """A run goes on as it began; only paths, machines and how it is evaluated may change."""
+    """A run must resume as it began; only paths, machines and the evaluation may change."""
     path = config.out_dir / "config.json"
     saved = json.loads(path.read_text()) if path.exists() else {}
     free = {"out_dir", "data_dir", "resume", "eval_samples", "eval_every", *WHERE}

@@ -1,4 +1,4 @@
-"""Checkpoints by orbax, each with the checksums of its files: what is loaded is what was saved.
+"""Checkpoints by orbax, each with the checksums of its files, so that a load can be verified.
 
 All processes of a run save and load together, in one folder that each of them sees; orbax makes
 them wait for each other. The first alone lists, renames and deletes.
@@ -19,7 +19,7 @@ MANIFEST = "checksums.json"
 
 
 def save(folder: Path, state: State) -> Path:
-    """Writes the state beside the older ones; it gets its name only when it is complete."""
+    """Writes the state beside the older ones; it gets its name only once it is complete."""
     folder = folder.resolve()
     target = folder / f"epoch_{int(state.epoch):08d}"
     partial = folder / f"partial_{target.name}"
@@ -35,7 +35,7 @@ def save(folder: Path, state: State) -> Path:
 
 
 def load_newest(folder: Path, like: State) -> State | None:
-    """The newest checkpoint whose checksums hold; says so when it has to pass over one."""
+    """The newest checkpoint whose checksums match; prints a message if it skips one."""
     for path in _newest_first(folder.resolve()):
         problem = _problem(path)
         if problem is None:

@@ -1,4 +1,4 @@
-"""Everything that a run can choose; the command line is made from it."""
+"""The options of a run, from which the command line is made."""
 
 import dataclasses
 from pathlib import Path
@@ -92,7 +92,7 @@ class Config:
     """Seconds to wait for another process to start or to give a sign of life."""
 
     def __post_init__(self) -> None:
-        """Refuses what cannot be, before anything is compiled."""
+        """Refuses invalid options before anything is compiled."""
         for name in AT_LEAST_ONE:
             if getattr(self, name) < 1:
                 flag = f"--{name.replace('_', '-')}"

@@ -20,7 +20,7 @@ MAX_BYTES = 64 << 20  # no IDX file of MNIST unpacks to more
 
 
 class Dataset(NamedTuple):
-    """Images `(n, pixels)` of counts 0 … `trials`, and how they are to be modelled.
+    """Images `(n, pixels)` of counts 0 … `trials`, and how to model them.
 
     With one trial the counts are 0 or 1; grey images are then intensities in [0, 1], and a new
     binary image is drawn from them at every step (`dynamic`).

@@ -1,7 +1,7 @@
-"""One device or many, in one process or several: who holds what, and what if a process is lost.
+"""One device or many, in one process or several, and what happens if a process is lost.
 
-A batch is shared by all devices; everything else is on each of them. So a step has two sums over
-the devices, of the rate and of the gradients, and results differ only by the order of those sums.
+The devices share a batch; everything else is replicated. So a step has two sums over the devices,
+of the rate and of the gradients, and results differ only by the order of those sums.
 """
 
 import contextlib
@@ -26,13 +26,13 @@ T = TypeVar("T")
 LATE = "Not all {0.processes} processes met at {0.coordinator} within {0.patience} seconds."
 LOST = "Another process of this run failed or was lost: start all of them again with --resume."
 FAILED = "This process failed, as said above; the others of this run end with it."
-# Ends when this process has ended, however that came about.
+# Ends when this process has ended, for whatever reason.
 HELPER = "import sys; sys.exit(sys.stdin.read().splitlines()[-1] or 0)"
 
 
 @contextlib.contextmanager
 def together(config: Config) -> Iterator[None]:
-    """Asks for devices and joins the other processes; if one of them is lost, this one ends too."""
+    """Requests devices and joins the other processes; if one is lost, this one ends too."""
     if config.devices > 1:
         with contextlib.suppress(RuntimeError):  # JAX has started: it has the devices it has
             jax.config.update("jax_num_cpu_devices", config.devices)
@@ -61,7 +61,7 @@ def mesh(config: Config) -> Mesh:
 
 
 def batch_sharding(config: Config) -> NamedSharding:
-    """The first axis is shared by the devices."""
+    """The first axis is sharded over the devices."""
     return NamedSharding(mesh(config), PartitionSpec("batch"))
 
 
@@ -87,7 +87,7 @@ def on_one(tree: T) -> T:
 
 
 def any_process(config: Config, flag: bool) -> bool:
-    """Whether it is true in any process: what all of them have to decide alike."""
+    """Whether it is true in any process: a decision that all of them must share."""
     if config.processes == 1:
         return flag
     return bool(np.any(multihost_utils.process_allgather(np.array(flag))))
@@ -95,11 +95,11 @@ def any_process(config: Config, flag: bool) -> bool:
 
 @contextlib.contextmanager
 def last_words() -> Iterator[Callable[[str], None]]:
-    """A function that sets what is said should this process end inside.
+    """A function that sets the message to print if this process ends inside.
 
-    What is wrong with another process raises here (a connection of gloo broke), or ends this one
-    from C++ before Python hears of it (the coordinator is gone, or somebody stays silent). So a
-    helper outlives this process, to say the one sentence in either case.
+    The failure of another process raises here (a gloo connection broke), or ends this one from C++
+    before Python can react (the coordinator is gone, or a process hangs). So a helper outlives this
+    process, to print the message in either case.
     """
     command = [sys.executable, "-ISc", HELPER]
     # In a session of its own, so that Ctrl-C does not end it.
@@ -118,7 +118,7 @@ def last_words() -> Iterator[Callable[[str], None]]:
             will_say(FAILED)
         sys.stdout.flush()
         # The usual exit waits for the other processes, which may wait for this one. The helper
-        # speaks when this process is gone: JAX's own threads may still print.
+        # prints once this process is gone: JAX's own threads may still print.
         os._exit(1)
     will_say("")
     helper.communicate()
@@ -139,7 +139,7 @@ def _join(config: Config) -> None:
 
 
 def _refuse_different_settings(config: Config) -> None:
-    """Processes that compile different programs would wait for each other for ever."""
+    """Processes that compile different programs would deadlock."""
     same = dataclasses.replace(config, process_id=0, data_dir=None)
     digest = np.frombuffer(hashlib.sha256(repr(same).encode()).digest(), np.uint8)
     if len(np.unique(multihost_utils.process_allgather(digest), axis=0)) > 1:

@@ -10,7 +10,7 @@ from examples.vae.config import Config
 from gaussjax import parametrize
 
 RANK = 2  # columns of the low-rank posterior's factor
-BOUND = 5.0  # |log σ| and the entries of the factor stay below: exp can neither overflow nor vanish
+BOUND = 5.0  # of |log σ| and the entries of the factor: exp can neither overflow nor vanish
 
 
 class VAE(nnx.Module):
@@ -44,7 +44,7 @@ class VAE(nnx.Module):
 
 
 def bounded_gaussian(vector: Array, dim: int, structure: str) -> gj.Gaussian:
-    """A Gaussian from any real vector: a mean, then what its structure needs."""
+    """A Gaussian from any real vector: the mean, then the entries of the covariance."""
     mean, rest = vector[..., :dim], vector[..., dim:]
     rest = BOUND * jnp.tanh(rest / BOUND)
     if structure == "full":

@@ -20,13 +20,13 @@ from examples.vae.objective import Evaluation
 
 
 def append_metrics(path: Path, **values: Any) -> None:
-    """One more line of metrics."""
+    """Appends a line of metrics."""
     with path.open("a") as file:
         file.write(json.dumps(values) + "\n")
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
-    """All lines; one that was cut short by a crash is left out."""
+    """All lines, except one that a crash cut short."""
     rows = []
     for line in path.read_text().splitlines() if path.exists() else []:
         try:
@@ -37,13 +37,13 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
 
 
 def drop_metrics_after(path: Path, epoch: int) -> None:
-    """Forgets what a run did after the checkpoint that it goes on from."""
+    """Drops the lines after the checkpoint that a run resumes from."""
     rows = [row for row in read_metrics(path) if row["epoch"] <= epoch]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
 def protocol(config: Config, data: Dataset) -> str:
-    """The line without which the numbers mean nothing."""
+    """The line that says how the numbers were obtained."""
     return (
         f"{data.protocol}; {config.posterior} posterior, {config.prior} prior, "
         f"{config.latents} latents, {config.epochs} epochs, seed {config.seed}; nats per image; "
@@ -52,7 +52,7 @@ def protocol(config: Config, data: Dataset) -> str:
 
 
 def print_table(console: Console, result: Evaluation, config: Config, data: Dataset) -> None:
-    """Test figures, and the protocol below them."""
+    """Test figures, with the protocol below."""
     table = Table(title="Test set")
     for heading in ("−ELBO", "NLL", "rate", "active units"):
         table.add_column(heading, justify="right")

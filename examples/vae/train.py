@@ -18,7 +18,7 @@ from examples.vae.objective import Evaluation, Terms, evaluate, training_loss
 
 
 class State(NamedTuple):
-    """All that a run needs to go on, to the bit."""
+    """Everything that a run needs to resume exactly."""
 
     params: nnx.State
     optimizer: optax.ApplyIfFiniteState
@@ -47,8 +47,8 @@ class Trainer(NamedTuple):
 def make_trainer(config: Config, data: Dataset) -> Trainer:
     """Compiled training of that model on that data, which is put on the devices once.
 
-    The functions are the same in every process, and have to be called by all of them alike; the
-    model alone is this process's own.
+    The functions are the same in every process, and all processes must call them alike; only the
+    model is this process's own.
     """
     pixels = data.train.shape[1]
     model = VAE(config, pixels, data.trials, rngs=nnx.Rngs(config.seed))
@@ -112,7 +112,7 @@ def make_trainer(config: Config, data: Dataset) -> Trainer:
 
 
 def make_optimizer(config: Config, batches: int) -> optax.GradientTransformation:
-    """AdamW with clipping, warm-up and cosine; a step with a gradient not finite is skipped."""
+    """AdamW with clipping, warm-up and cosine decay; skips steps with non-finite gradients."""
     warmup, total = config.warmup_epochs * batches, config.epochs * batches
     rate = optax.warmup_cosine_decay_schedule(
         0.0, config.learning_rate, min(warmup, total // 2), max(total, 1)
@@ -121,7 +121,7 @@ def make_optimizer(config: Config, batches: int) -> optax.GradientTransformation
         optax.clip_by_global_norm(config.clip_norm),
         optax.adamw(rate, weight_decay=config.weight_decay),
     )
-    # apply_if_finite gives in after so many errors; the run stops long before that
+    # apply_if_finite gives up after so many errors; the run stops long before that
     return optax.apply_if_finite(chain, max_consecutive_errors=2**30)
 
 
