@@ -1,8 +1,8 @@
-"""Gaussians from what users have: a mean, and a covariance in some form.
+"""Constructors: a Gaussian from a mean and some form of its covariance.
 
-Leading axes are batch and broadcast between mean and covariance; a mean that is one number stands
-for all coordinates. Values are checked where they are known (a bad one is a ValueError); under
-`jit` an element of a batch with a bad value is NaN.
+Leading axes are batch and broadcast between mean and covariance; a scalar mean stands for all
+coordinates. Concrete values are checked (a bad one raises ValueError); under `jit` an element of a
+batch with a bad value is NaN.
 """
 
 from gaussjax.constructors.matrices import (

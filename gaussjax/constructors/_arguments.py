@@ -35,7 +35,7 @@ def square(name: str, matrix: Any, dtype: Any) -> Array:
 
 
 def fitting(mean: Array, name: str, factor: Array, rank: int) -> Array:
-    """The mean, of the event size of the factor and a batch shape that broadcasts with its."""
+    """The mean, with the event size of the factor and a batch shape that broadcasts with it."""
     mean = of_size(mean, name, factor.shape[-1])
     batches = {"mean": mean.shape[:-1], name: factor.shape[: factor.ndim - rank]}
     _errors.broadcastable(batches, between=True)
@@ -43,7 +43,7 @@ def fitting(mean: Array, name: str, factor: Array, rank: int) -> Array:
 
 
 def of_size(mean: Array, whose: str, size: int) -> Array:
-    """A mean of that many entries: one number stands for all of them."""
+    """A mean with that many entries; a scalar stands for all of them."""
     if mean.ndim == 0:
         return jnp.broadcast_to(mean, (size,))
     _errors.same_dim("mean", mean.shape[-1], mean.shape, size, whose)

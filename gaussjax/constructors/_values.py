@@ -16,7 +16,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def _judging(function: F, *, static: tuple[str, ...] = ()) -> F:
-    """Compiled once; a NaN for what is wrong has its sentence, under `jax_debug_nans` too."""
+    """Compiled once; a bad value raises its own error, under `jax_debug_nans` too."""
     compiled = compiled_once(function, static=static)
 
     @functools.wraps(function)
@@ -37,9 +37,9 @@ def not_negative(name: str, values: Array, rank: int | None = None) -> Array:
 
 @_judging
 def judged_triangle(matrix: Array) -> tuple[Array, Array, Array]:
-    """Whether it is no symmetric matrix, and whether its lower triangle is a factor; that, or NaN.
+    """Whether it is not a symmetric matrix, whether its lower triangle is a factor; that, or NaN.
 
-    A diagonal matrix is a triangle.
+    A diagonal matrix counts as a triangle.
     """
     is_symmetric = jnp.all(matrix == jnp.swapaxes(matrix, -1, -2), (-2, -1))
     is_lower = jnp.all(jnp.triu(matrix, 1) == 0, (-2, -1))
@@ -69,7 +69,7 @@ def symmetric_factor(
 ) -> Array:
     """Factor of a matrix that should be symmetric; NaN if not, or if it has none."""
     judge = _judged if is_symmetric is None else functools.partial(_judge, is_symmetric)
-    with jax.debug_nans(False):  # a failure has its sentence
+    with jax.debug_nans(False):  # a failure raises its own error
         finite, symmetric, matrix = judge(matrix)
         _errors.all_true("matrix must be finite", finite)
         _errors.all_true("matrix must be symmetric", symmetric)
@@ -92,7 +92,7 @@ def _judged(matrix: Array) -> tuple[Array, Array, Array]:
 
 @functools.partial(_judging, static=("rank",))
 def _judged_scales(values: Array, rank: int) -> tuple[Array, Array]:
-    """Whether they are finite and not negative, and what is; the others are NaN."""
+    """Whether values are finite and not negative, and the values, NaN where they are not."""
     valid = (values >= 0) & jnp.isfinite(values)
     valid = jnp.all(valid, axis=-1) if rank else valid
     return valid, nan_unless(valid, values, rank)

@@ -35,7 +35,7 @@ def standard(dim: int, dtype: DTypeLike | None = None) -> Gaussian:
 def from_cholesky(mean: ArrayLike, lower: ArrayLike) -> Gaussian:
     """N(mean, L Lᵀ) from a lower Cholesky factor. O(d²)
 
-    `lower` is `(..., d, d)` with a positive diagonal; what stands above it is dropped.
+    `lower` is `(..., d, d)` with a positive diagonal; entries above it are dropped.
 
     Raises:
         ValueError: `lower` is not square, sizes differ, batch shapes do not broadcast, or (where
@@ -58,9 +58,9 @@ def from_cholesky(mean: ArrayLike, lower: ArrayLike) -> Gaussian:
 
 
 def from_covariance(mean: ArrayLike, matrix: ArrayLike) -> Gaussian:
-    """N(mean, Σ) from a covariance matrix, which is factorised here once. O(d³)
+    """N(mean, Σ) from a covariance matrix, which is factorised once, here. O(d³)
 
-    `matrix` is `(..., d, d)`, symmetric within √ε of its diagonal (and symmetrised), positive
+    `matrix` is `(..., d, d)`, symmetric to √ε of its diagonal (it is symmetrised), and positive
     definite to working precision.
 
     Raises:
@@ -112,8 +112,8 @@ def from_semidefinite(
     """N(mean, Σ) from a covariance matrix that may be singular, by its eigenvectors. O(d³)
 
     `matrix` is `(..., d, d)`, symmetric as for `from_covariance`. Eigenvalues of up to `tolerance`
-    times the largest (d ε if it is not given) count as zero. The root has d columns, or `rank`: the
-    number of eigenvalues to keep. Derivatives hold for changes within the range of Σ, and are
+    times the largest (default: d ε) count as zero. `rank` is the number of eigenvalues to keep, and
+    of columns of the root (default: d). Derivatives hold for changes within the range of Σ, and are
     finite where eigenvalues repeat.
 
     Raises:
@@ -149,11 +149,10 @@ def from_semidefinite(
 def from_sharded_covariance(
     mean: ArrayLike, matrix: ArrayLike, *, axis: str | tuple[str, ...]
 ) -> Gaussian:
-    """N(mean, Σ) from a covariance matrix whose rows several devices share. O(d³ / devices)
+    """N(mean, Σ) from a covariance matrix whose rows are sharded over devices. O(d³ / devices)
 
-    As `from_covariance`, but no device ever holds more than its rows of Σ and of the factor, times
-    a small number. `axis` is a name, or a tuple of names, of the mesh of `jax.set_mesh`; a matrix
-    that is made elsewhere is best put there by
+    As `from_covariance`, but each device holds only a small multiple of its rows of Σ and of the
+    factor. `axis` is a name, or a tuple of names, of the mesh of `jax.set_mesh`. To shard a matrix:
     `jax.device_put(matrix, NamedSharding(mesh, PartitionSpec(axis)))`.
 
     Raises:
@@ -172,7 +171,7 @@ def from_sharded_covariance(
 
 
 def from_precision(mean: ArrayLike, matrix: ArrayLike) -> Gaussian:
-    """N(mean, Λ⁻¹) from a precision matrix, which is factorised here once and not inverted. O(d³)
+    """N(mean, Λ⁻¹) from a precision matrix, which is factorised once, here, not inverted. O(d³)
 
     Shapes and errors as in `from_covariance`.
 

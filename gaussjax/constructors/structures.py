@@ -38,8 +38,8 @@ from gaussjax.linalg import banded, fourier
 def from_scale(mean: ArrayLike, scale: ArrayLike) -> Gaussian:
     """N(mean, diag(scale²)) from standard deviations; a scalar `scale` is isotropic. O(d)
 
-    `scale` is `(..., d)`, or `()`; for a batch of scalars there is `from_isotropic`. A zero makes
-    the law singular: that coordinate is known.
+    `scale` is `(..., d)`, or `()`; `from_isotropic` takes a batch of scalars. A zero makes the law
+    singular: that coordinate is known.
 
     Raises:
         ValueError: sizes differ, batch shapes do not broadcast, or (where the values are known) a
@@ -72,8 +72,8 @@ def from_isotropic(mean: ArrayLike, scale: ArrayLike) -> Gaussian:
 def from_variance(mean: ArrayLike, variance: ArrayLike) -> Gaussian:
     """N(mean, diag(variance)) from variances; a scalar is isotropic. O(d)
 
-    `variance` is `(..., d)`, or `()`. Zeros and errors as in `from_scale`; the gradient in a
-    variance of zero is zero here, and the true one in a scale of zero there.
+    `variance` is `(..., d)`, or `()`. Zeros and errors as in `from_scale`, but the gradient at a
+    variance of zero is set to zero; at a scale of zero it is the true one.
 
     >>> from_variance([0.0, 0.0], [1.0, 4.0]).cov
     Diagonal(scale=Array([1., 2.], dtype=float32))
@@ -90,10 +90,10 @@ def _diagonal(scale: Array, size: int) -> Covariance:
 def from_low_rank(mean: ArrayLike, variance: ArrayLike, factor: ArrayLike) -> Gaussian:
     """N(mean, diag(variance) + W Wᵀ) from variances and a factor with few columns. O(dr)
 
-    `variance` is `(..., d)` and not negative, `factor` W `(..., d, r)`, with dependent columns or
-    not. Any number of variances may be zero, which is exact. Where W Wᵀ does not make up for them
-    (more than r, or dependent rows of W there) the law is singular: it has samples, moments, sums
-    and posteriors, an entropy of −∞, and densities and solves that are NaN.
+    `variance` is `(..., d)` and not negative, `factor` W `(..., d, r)`; its columns may be
+    dependent. Any number of variances may be zero, exactly. Where W Wᵀ does not make up for them
+    (more than r zeros, or dependent rows of W there) the law is singular: it has samples, moments,
+    sums and posteriors, its entropy is −∞, and its densities and solves are NaN.
 
     Raises:
         ValueError: sizes differ, batch shapes do not broadcast, or (where the values are known) a
@@ -176,9 +176,9 @@ def _composed(mean: Any, name: str, cov: Kronecker | BlockDiagonal) -> Gaussian:
 
 
 def from_circulant(mean: ArrayLike, column: ArrayLike) -> Gaussian:
-    """N(mean, Σ) from the first column of a circulant Σ, which mirrors itself. O(d log d)
+    """N(mean, Σ) from the first column of a symmetric circulant Σ. O(d log d)
 
-    `column` is `(..., d)` with columnₖ = column_d₋ₖ and a positive transform.
+    `column` is `(..., d)` with columnₖ = column_d₋ₖ and a positive Fourier transform.
 
     Raises:
         ValueError: sizes differ, batch shapes do not broadcast, or (where the values are known) the
@@ -204,8 +204,8 @@ def from_circulant(mean: ArrayLike, column: ArrayLike) -> Gaussian:
 def from_toeplitz(mean: ArrayLike, column: ArrayLike) -> Gaussian:
     """N(mean, Σ) with Σᵢⱼ = column[|i − j|], as of a stationary process on an even grid. O(d)
 
-    `column` is `(..., d)`. That Σ is positive definite is not checked here, which would cost
-    O(d²): densities of one that is not are NaN.
+    `column` is `(..., d)`. Whether Σ is positive definite is not checked, which would cost O(d²);
+    if it is not, densities are NaN.
 
     Raises:
         ValueError: sizes differ, batch shapes do not broadcast, or a value is not finite.
@@ -223,8 +223,8 @@ def from_toeplitz(mean: ArrayLike, column: ArrayLike) -> Gaussian:
 def from_banded_precision(mean: ArrayLike, diagonals: ArrayLike) -> Gaussian:
     """N(mean, Λ⁻¹) from the diagonals of a banded precision Λ, a Gaussian Markov chain. O(db²)
 
-    `diagonals` is `(..., b + 1, d)`: row k holds Λᵢ,ᵢ₊ₖ at i, and what stands past the end is not
-    read (the lower form of `scipy.linalg.solveh_banded`).
+    `diagonals` is `(..., b + 1, d)`: row k holds Λᵢ,ᵢ₊ₖ at i, and entries past the end are not read
+    (the lower form of `scipy.linalg.solveh_banded`).
 
     Raises:
         ValueError: sizes differ, batch shapes do not broadcast, or (where the values are known) Λ
@@ -242,7 +242,7 @@ def from_banded_precision(mean: ArrayLike, diagonals: ArrayLike) -> Gaussian:
     if diagonals.shape[-2] == 0:
         raise ValueError(f"diagonals must have at least one row, got shape {diagonals.shape}.")
     mean = fitting(mean, "diagonals", diagonals, 2)
-    with jax.debug_nans(False):  # a failure has its sentence
+    with jax.debug_nans(False):  # a failure raises its own error
         lower = _banded_cholesky(diagonals)
     works = ~jnp.any(jnp.isnan(lower), (-2, -1))
     _errors.all_true("diagonals must be those of a positive definite matrix", works)
