@@ -45,7 +45,7 @@ def reshape(g: Gaussian, shape: tuple[int, ...]) -> Gaussian:
     """The same Gaussians in a batch of another shape; one size may be −1. Shared parts stay shared
 
     Raises:
-        ValueError: the batch has another number of elements.
+        ValueError: the batch has a different number of elements.
 
     >>> from gaussjax import batch_shape, from_scale
     >>> batch_shape(reshape(from_scale(jnp.zeros((6, 2)), 1.0), (3, -1)))

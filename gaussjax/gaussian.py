@@ -38,8 +38,8 @@ COMPARED_AGAIN = 4  # entries of the largest vector for which that is faster tha
 class Gaussian:
     """N(mean, Σ): a mean `(..., d)` and a covariance structure. A pytree, unchecked.
 
-    Leaves that lack batch axes get axes of size one in front: a covariance that a batch of means
-    shares stays one covariance.
+    A multivariate normal distribution, or a batch of them. Leaves that lack batch axes get axes of
+    size one in front: a covariance that a batch of means shares stays one covariance.
 
     >>> from gaussjax import Cholesky
     >>> g = Gaussian(jnp.zeros((5, 3)), Cholesky(jnp.eye(3)))

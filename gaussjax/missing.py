@@ -69,7 +69,7 @@ def log_prob_observed(
 def impute(
     key: Array, g: Gaussian, x: ArrayLike, *, mask: ArrayLike, shape: tuple[int, ...] = ()
 ) -> Float[Array, "..."]:
-    """Samples of all coordinates given those of `x` at the mask, which stay as they are. O(d³)
+    """Samples of the missing coordinates of `x`; those at the mask are kept. O(d³)
 
     The result is `shape + batch + (d,)`. Entries of `x` off the mask are not read.
 

@@ -48,7 +48,7 @@ def ellipses(
     `style` goes to `Axes.plot`.
 
     Raises:
-        ValueError: g has other dimensions, or is a batch.
+        ValueError: g is not two-dimensional, or is a batch.
 
     >>> from gaussjax import standard
     >>> len(ellipses(standard(2), levels=(0.5, 0.9)).lines) >= 2

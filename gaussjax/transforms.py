@@ -95,7 +95,7 @@ def _scaled(g: Gaussian, factor: Float[Array, "... d"]) -> Gaussian:
 
 
 def marginal(g: Gaussian, indices: Any) -> Gaussian:
-    """Marginal law of some coordinates: N(μᵢ, Σᵢᵢ). O(m) to O(m d²), by structure
+    """Marginal distribution of some coordinates: N(μᵢ, Σᵢᵢ). O(m) to O(m d²), by structure
 
     `indices` is static: integers (negative ones count from the end), one integer, a slice, or a
     mask of d booleans; or a JAX array of integers `(..., m)`, which may be traced: the result is
@@ -118,13 +118,14 @@ def marginal(g: Gaussian, indices: Any) -> Gaussian:
 
 
 def condition(g: Gaussian, indices: Any, values: ArrayLike) -> Gaussian:
-    """Law of the other coordinates, in order, given those at `indices`. O(d³), by structure
+    """Conditional distribution given the coordinates at `indices`. O(d³), by structure
 
-    `values` is `(..., m)`, or `(...)` for one integer; indices as in `marginal`. By QR of the rows
-    of the factor, or rotations of its columns if it is small: [[A, 0], [B, C]] gives the mean μ₂ +
-    B A⁻¹(v − μ₁) and the covariance C Cᵀ, so nothing is subtracted. Diagonal and low-rank
-    covariances, blocks, precisions and chains keep their structure. No indices give g, all indices
-    a Gaussian of dimension 0. `condition_where` takes a mask.
+    The result is the law of the other coordinates, in order. `values` is `(..., m)`, or `(...)` for
+    one integer; indices as in `marginal`. By QR of the rows of the factor, or rotations of its
+    columns if it is small: [[A, 0], [B, C]] gives the mean μ₂ + B A⁻¹(v − μ₁) and the covariance C
+    Cᵀ, so nothing is subtracted. Diagonal and low-rank covariances, blocks, precisions and chains
+    keep their structure. No indices give g, all indices a Gaussian of dimension 0.
+    `condition_where` takes a mask.
 
     Raises:
         ValueError: a static index is out of range or repeated, or sizes differ.

@@ -90,7 +90,7 @@ class GaussianDistribution(distrax.Distribution):
         return self._of_events(gs.variance(self._gaussian))
 
     def stddev(self) -> Array:
-        """Standard deviations, also where variances leave the range of the dtype."""
+        """Standard deviations, even if variances leave the range of the dtype."""
         return self._of_events(gs.stddev(self._gaussian))
 
     def covariance(self) -> Array:

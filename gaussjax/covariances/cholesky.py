@@ -71,7 +71,7 @@ class Cholesky(Covariance):
         return jnp.sum(jnp.square(jnp.tril(self.lower)), axis=1)
 
     def stddev(self) -> Float[Array, " d"]:
-        """Lengths of the rows of L, also where their squares leave the range of the dtype."""
+        """Lengths of the rows of L, even if their squares leave the range of the dtype."""
         return lengths(jnp.tril(self.lower))
 
     def color_transpose(self, vector: Float[Array, " d"], /) -> Float[Array, " d"]:

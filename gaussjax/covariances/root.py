@@ -100,7 +100,7 @@ class Root(Covariance):
         return dot(self.factor, dot(self.factor.T, vector))
 
     def stddev(self) -> Float[Array, " d"]:
-        """Lengths of the rows, also where their squares leave the range of the dtype. O(d k)"""
+        """Lengths of the rows, even if their squares leave the range of the dtype. O(d k)"""
         return lengths(self.factor)
 
     def variance(self) -> Float[Array, " d"]:

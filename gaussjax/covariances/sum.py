@@ -63,7 +63,7 @@ class Sum(Covariance):
         return self.first.noise_dim + self.second.noise_dim
 
     def draw(self, noise: Float[Array, " n"], /) -> Float[Array, " d"]:
-        """A sum of samples, as cheap as they are."""
+        """A sum of samples, at the cost of both."""
         size = self.first.noise_dim
         return self.first.draw(noise[:size]) + self.second.draw(noise[size:])
 

@@ -16,7 +16,7 @@ from gaussjax.gaussian import Gaussian, entropy
 def kl_divergence(p: Gaussian, q: Gaussian) -> Float[Array, "..."]:
     """KL(p‖q) = ½ (D(Σp, Σq) + ‖Cq⁻¹(μp − μq)‖²) ≥ 0, in nats. O(d³), O(d) for diagonals
 
-    D is `logdet_divergence`. A sum of terms that are not negative: exact in float32 also when p
+    D is `logdet_divergence`. A sum of terms that are not negative: exact in float32 even when p
     is close to q, zero (and with a zero gradient) when they are equal. Batch axes broadcast.
 
     Infinite where one of them is singular. Between two that are: infinite or finite for diagonals,

@@ -20,7 +20,7 @@ def renyi_divergence(p: Gaussian, q: Gaussian, *, order: float | Array) -> Float
     the KL divergence where α = 1 (the derivative in α is NaN there). `order` is a number, or an
     array `(...)`; what is not positive gives NaN.
 
-    A sum of terms that are not negative, exact in float32 also when p is close to q, where it is
+    A sum of terms that are not negative, exact in float32 even when p is close to q, where it is
     ½α δᵀFδ for a change δ of the parameters and their Fisher information F: zero, with a zero
     gradient, at p = q. Infinite where one is singular. A d × d array is made where the sum of both
     has no structure, and where α > 1 for what is not diagonal, circulant, or blocks of those.

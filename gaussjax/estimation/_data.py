@@ -91,7 +91,7 @@ def _blocks(rows: Array) -> Array:
 
 
 def two_sum(a: Array, b: Array) -> tuple[Array, Array]:
-    """a + b as it is rounded, and what the rounding took away, exactly.
+    """The rounded a + b, and exactly what the rounding took away.
 
     Source: Knuth, The Art of Computer Programming, vol. 2, §4.2.2, theorem B.
     """

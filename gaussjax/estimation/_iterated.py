@@ -1,4 +1,4 @@
-"""Maximum likelihood where there is no closed form: loops until an estimate stays as it is."""
+"""Maximum likelihood without a closed form: loops until an estimate stops changing."""
 
 import math
 from collections.abc import Callable

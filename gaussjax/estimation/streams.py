@@ -1,4 +1,4 @@
-"""Weight, mean and scatter of data, one part after the other: what is merged is as of the whole.
+"""Weight, mean and scatter of data in parts: merged, they are those of the whole.
 
 >>> import jax
 >>> x = jax.random.normal(jax.random.key(0), (100, 2)) + 1e4

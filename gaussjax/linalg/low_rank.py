@@ -119,7 +119,7 @@ def _are_dependent(scale: Array, factor: Array, corner: Array) -> Array:
 # For I = GGᵀ + N Nᵀ gives  (I − GᵀKG)(I − GᵀKᵀG) = I − Gᵀ(K + Kᵀ − K (I − N Nᵀ) Kᵀ)G, and with
 # X = I + N the bracket is K (Xᵀ + X − I + N Nᵀ) Kᵀ = K X Xᵀ Kᵀ = I, so that C⁻ᵀC⁻¹ = Σ⁻¹.
 def color(e: Elimination, noise: Float[Array, " d"]) -> Float[Array, " d"]:
-    """C ε, also where Σ is singular. O(d r)"""
+    """C ε, even if Σ is singular. O(d r)"""
     y = solve(_plus_identity(e.inverse), dot(e.rows, noise))
     along, last = dot(e.factor, y), noise[e.last]
     x = e.scale * noise + along

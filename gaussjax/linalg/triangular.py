@@ -24,7 +24,7 @@ def solve_lower(lower: Float[Array, "... d d"], rhs: Float[Array, "..."]) -> Flo
     orders, in both modes, are solves again.
 
     Raises:
-        ValueError: `lower` is not square, or `rhs` has other rows.
+        ValueError: `lower` is not square, or `rhs` has a different number of rows.
 
     Source: Golub & Van Loan, Matrix Computations, §3.1.
 

@@ -34,7 +34,7 @@ def update(
     axes broadcast. The derivative needs the result to be invertible.
 
     Raises:
-        ValueError: `lower` is not square, or `vectors` has other rows.
+        ValueError: `lower` is not square, or `vectors` has a different number of rows.
 
     Source: Golub & Van Loan, Matrix Computations, §6.5.
 
@@ -68,7 +68,7 @@ def downdate(lower: Float[Array, "... d d"], vectors: Float[Array, "... d k"]) -
     zero there, and neighbours in the batch are left alone.
 
     Raises:
-        ValueError: `lower` is not square, or `vectors` has other rows.
+        ValueError: `lower` is not square, or `vectors` has a different number of rows.
 
     Source: Golub & Van Loan, Matrix Computations, §6.5; Stewart, J. Inst. Maths Applics 23 (1979).
 
@@ -103,8 +103,8 @@ def append(
     positive definite: a pivot below (d + k)·ε/2 of its diagonal entry is rounding noise.
 
     Raises:
-        ValueError: `lower` or `corner` is not square, `cross` has other rows than `lower`, or
-            `corner` other rows than `cross` has columns.
+        ValueError: `lower` or `corner` is not square, or the rows of `cross` and
+            `corner` do not match `lower` and the columns of `cross`.
 
     Source: Golub & Van Loan, Matrix Computations, §4.2.
 

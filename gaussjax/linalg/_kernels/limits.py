@@ -4,23 +4,23 @@
 """
 
 TINY = 4
-"""Largest matrix that is written out by scalars also where there is one alone: compile time."""
+"""Largest single matrix that is unrolled into scalars: beyond, compile time counts."""
 
 NATIVE_ALONE = 16
-"""Largest matrix alone that a native kernel takes: it has one lane, and compiles at once."""
+"""Largest single matrix for a native kernel: it fills one lane, but compiles at once."""
 
 WRITTEN = 8
-"""Largest matrix of a batch that is written out by scalars: beyond, compiling takes too long."""
+"""Largest matrix of a batch that is unrolled into scalars: beyond, compiling takes too long."""
 
 WRITTEN_NUMBERS = 16
-"""The same on GPUs and TPUs for what returns numbers and no matrices, and so fuses."""
+"""The same on GPUs and TPUs for results that are numbers, not matrices, and so fuse."""
 
 NATIVE = 256
-"""Largest matrix of a batch that fills a kernel's lanes: beyond, its triangles leave the cache. In
-`kernels.h` too, for kernels that then take one matrix at a time."""
+"""Largest matrix of a batch that fills the lanes of a kernel: beyond, triangles leave the cache.
+Also in `kernels.h`, for kernels that then take one matrix at a time."""
 
 NATIVE_BATCH = 8
-"""Smallest batch of matrices above `WRITTEN` for lanes: half in float32. See `kernels.h`."""
+"""Smallest batch above `WRITTEN` that uses lanes, half of them in float32. See `kernels.h`."""
 
 SHARED = 64
 """Largest matrix that many vectors share for a native kernel: beyond, LAPACK solves for all."""
@@ -29,13 +29,13 @@ TILE = 128
 """Small matrices of a batch whose intermediate results fit the cache of a CPU."""
 
 DISTANCE = 6
-"""Largest triangle whose quadratic form is written out, also where there is a native kernel."""
+"""Largest triangle whose quadratic form is unrolled, even if there is a native kernel."""
 
 PRODUCT = 16
-"""Largest product that is written out as a sum of columns, which fuses with what is around it."""
+"""Largest product that is unrolled into a sum of columns, which fuses with the code around it."""
 
 VECTOR = 32
-"""Longest diagonal or vector that is read by entries, which fuses where a reduction does not."""
+"""Longest diagonal or vector read entry by entry, which fuses where a reduction does not."""
 
 SHIFTED = 16
 """Largest pair of triangles whose divergence and shift are one kernel: many shifts of a larger pair

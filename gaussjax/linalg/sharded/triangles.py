@@ -69,7 +69,7 @@ def solve_lower(
     matrices `(..., d, k)`; leading axes broadcast. Derivatives in both modes are solves again.
 
     Raises:
-        ValueError: as `cholesky`, or `rhs` has other rows.
+        ValueError: as `cholesky`, or `rhs` has a different number of rows.
 
     Source: Golub & Van Loan, Matrix Computations, §3.1 and §6.2.
 
