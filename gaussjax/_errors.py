@@ -4,6 +4,7 @@ Every sentence names the argument, what was expected and what came; shapes, neve
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Iterable
 from typing import Any
@@ -101,11 +102,29 @@ def wrong_arguments(name: str, order: str, error: TypeError) -> TypeError:
     return TypeError(f"{name}: {error}; the arguments are ({order}).")
 
 
-def consistent(tree: Any, stacked: int = 0) -> None:
+def consistent(tree: Any) -> None:
     """Refuses a structure whose parts are not structures, or whose fields differ in an event axis.
 
-    The annotations of its fields name the axes; `stacked` are the further ones in front of them.
+    Structures of arrays of the same shapes are looked at once: eager calls come here each time.
     """
+    leaves, treedef = jax.tree.flatten(tree)
+    are_arrays = all(isinstance(x, jax.Array) for x in leaves)
+    if not (are_arrays and _are_consistent(treedef, tuple(x.shape for x in leaves))):
+        _check_fields(tree)
+
+
+@functools.lru_cache(4096)
+def _are_consistent(treedef: Any, shapes: tuple[tuple[Any, ...], ...]) -> bool:
+    arrays = [jax.ShapeDtypeStruct(shape, np.float32) for shape in shapes]
+    try:
+        _check_fields(jax.tree.unflatten(treedef, arrays))
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def _check_fields(tree: Any, stacked: int = 0) -> None:
+    """The annotations of fields name axes; `stacked` are the further ones in front of them."""
     fields = [f for f in dataclasses.fields(tree) if "rank" in f.metadata]
     values = {f.name: getattr(tree, f.name) for f in fields}
     for field in fields:
@@ -144,7 +163,7 @@ def _check_parts(what: str, value: Any, stacked: int, field: Any) -> None:
     for part in parts:
         if not is_structure(part):
             raise TypeError(f"{what} must hold structures, got {_kind(part)}.")
-        consistent(part, stacked + field.metadata["stacked"])
+        _check_fields(part, stacked + field.metadata["stacked"])
 
 
 def _same_axis(what: str, got: str, size: int, expected: int) -> None:
@@ -196,6 +215,8 @@ def indices(value: Any, dim: int) -> tuple[int, ...]:
     """
     if isinstance(value, slice):
         return tuple(range(dim)[value])
+    if isinstance(value, list | tuple) and all(type(i) is int for i in value):
+        return _positions(list(value), dim)
     try:
         array = np.asarray(value if np.size(value) else np.zeros(0, int))
     except ValueError as error:
@@ -208,7 +229,11 @@ def indices(value: Any, dim: int) -> tuple[int, ...]:
         raise TypeError(
             f"indices must be a sequence of integers, got {array.dtype} of shape {array.shape}."
         )
-    found = np.atleast_1d(array).tolist()
+    return _positions(np.atleast_1d(array).tolist(), dim)
+
+
+def _positions(found: list[int], dim: int) -> tuple[int, ...]:
+    """From the start, in range and each once."""
     if not all(-dim <= i < dim for i in found):
         raise ValueError(f"indices must be below the dimension {dim}, got {found}.")
     positions = tuple(i % dim for i in found)

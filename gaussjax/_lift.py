@@ -88,9 +88,9 @@ def _lifted(function: F, *, shares: bool, checks_values: bool = True) -> F:
     lifted_ones = [p for p in signature.parameters.values() if _is_lifted(p)]
     parameters = tuple(map(_parameter, lifted_ones))
     names = [p.name for p in parameters]
-    only_by_position = not any(
-        p.kind is inspect.Parameter.KEYWORD_ONLY for p in signature.parameters.values()
-    )
+    static = {n: p for n, p in signature.parameters.items() if n not in names}
+    needed = {n for n, p in static.items() if p.default is p.empty}
+    has_named_arrays = any(p.kind is p.KEYWORD_ONLY for p in lifted_ones)
     order = _order(signature)
 
     @functools.partial(compiled_once, static="options")
@@ -101,8 +101,9 @@ def _lifted(function: F, *, shares: bool, checks_values: bool = True) -> F:
 
     @functools.wraps(function)
     def lifted(*args: Any, **kwargs: Any) -> Any:
-        values, options = args, ()
-        if not only_by_position or kwargs or len(args) != len(names):
+        values, options = args, tuple(sorted(kwargs.items()))
+        is_plain = len(args) == len(names) and needed <= kwargs.keys() <= static.keys()
+        if has_named_arrays or not is_plain:
             try:
                 arguments = signature.bind(*args, **kwargs).arguments
             except TypeError as error:
