@@ -1,12 +1,23 @@
 """Both sides of the sizes at which another kernel takes over: `gaussjax/linalg/_kernels/limits.py`.
 
-Each function runs in three processes, whatever the limits say: unrolled into scalars, in native
-kernels, and in LAPACK one matrix after another. Reported are milliseconds per call and CPU seconds
-to compile, for one matrix, a few, and a batch of `numbers` entries.
+Each side runs in a process of its own, whatever the limits say. Reported are milliseconds per call
+and CPU seconds to compile, for one matrix, a few, and a batch of `numbers` entries.
+
+| limit | its two sides |
+|---|---|
+| `TINY`, `WRITTEN`, `DISTANCE`, `PRODUCT` | written, native |
+| `NATIVE_ALONE`, `NATIVE`, `NATIVE_BATCH` | native, one by one |
+| `SHARED` | native, one by one: `whiten by one matrix` |
+| `VECTOR`, `SHIFTED`, `COMPARED_AGAIN` | native, by entries |
+| `TILE` | in tiles, written |
+| `WRITTEN_NUMBERS` | written, native, on a GPU |
+| `kFew` of `kernels.h` | native: B = 7, where each matrix goes by itself, and B = 8 |
+| `kLarge` of `kernels.h` | native: d = 256 and d = 257, the same |
 
     python -m benchmarks.thresholds
 """
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -20,20 +31,31 @@ import tyro
 from benchmarks import harness
 
 EVERY = 1 << 30
-SIDES: dict[str, dict[str, int]] = {
-    "written": {"TINY": EVERY, "WRITTEN": EVERY, "DISTANCE": EVERY, "PRODUCT": EVERY},
-    "native": {
-        "TINY": 0, "WRITTEN": 0, "DISTANCE": 0, "PRODUCT": 0,
-        "NATIVE": EVERY, "NATIVE_ALONE": EVERY, "NATIVE_BATCH": 1,
-    },
-    "one by one": {"TINY": 0, "WRITTEN": 0, "DISTANCE": 0, "PRODUCT": 0},
+NOTHING_WRITTEN = {
+    "TINY": 0, "WRITTEN": 0, "WRITTEN_NUMBERS": 0, "DISTANCE": 0, "PRODUCT": 0, "VECTOR": 0,
+    "SHIFTED": 0, "COMPARED_AGAIN": 0,
 }  # fmt: skip
-LARGEST_WRITTEN = 16  # beyond, compiling it takes minutes
+NATIVE = {
+    **NOTHING_WRITTEN, "NATIVE": EVERY, "NATIVE_ALONE": EVERY, "NATIVE_BATCH": 1, "SHARED": EVERY
+}  # fmt: skip
+WRITTEN = dict.fromkeys(NOTHING_WRITTEN, EVERY)
+BY_ENTRIES = {"VECTOR": EVERY, "SHIFTED": EVERY, "COMPARED_AGAIN": EVERY}
+SIDES: dict[str, dict[str, int]] = {
+    "written": WRITTEN | {"TILE": EVERY},
+    "in tiles": WRITTEN,
+    "native": NATIVE,
+    "by entries": NATIVE | BY_ENTRIES,
+    "one by one": NOTHING_WRITTEN,
+}
+WITH_KERNELS = ("native", "by entries")
+LIMITS = "gaussjax.linalg._kernels.limits"
+# Beyond, compiling takes minutes.
+LARGEST = {"written": 16, "in tiles": 16, "by entries": 64}
 CALLS = 7
 
 
 def main(
-    dims: tuple[int, ...] = (2, 4, 6, 8, 12, 16, 32, 64, 128, 256, 512),
+    dims: tuple[int, ...] = (2, 4, 6, 8, 12, 16, 32, 64, 128, 256, 257, 512),
     numbers: int = 1 << 20,
     child: str = "",
 ) -> None:
@@ -45,7 +67,7 @@ def main(
         child: The side to measure in this process (the parent starts itself with this).
     """
     if child:
-        print(json.dumps(measured(SIDES[child], child == "written", dims, numbers)))
+        print(json.dumps(measured(child, dims, numbers)))
         return
     found = {side: ask(side, dims, numbers) for side in SIDES}
     rows = []
@@ -61,7 +83,7 @@ def main(
 def ask(side: str, dims: tuple[int, ...], numbers: int) -> dict[str, list[float]]:
     """What a process of its own measures."""
     env = {k: v for k, v in os.environ.items() if k != "JAX_COMPILATION_CACHE_DIR"}
-    env["GAUSSJAX_NATIVE"] = "1" if side == "native" else "0"
+    env["GAUSSJAX_NATIVE"] = "1" if side in WITH_KERNELS else "0"
     sizes = [str(d) for d in dims]
     command = [sys.executable, "-m", "benchmarks.thresholds", "--child", side, "--dims", *sizes]
     run = subprocess.run(
@@ -71,22 +93,31 @@ def ask(side: str, dims: tuple[int, ...], numbers: int) -> dict[str, list[float]
     return json.loads(run.stdout)
 
 
-def measured(
-    limits: dict[str, int], is_written: bool, dims: tuple[int, ...], numbers: int
-) -> dict[str, tuple[float, float]]:
+def set_limits(values: dict[str, int]) -> None:
+    """Before gaussjax is imported: it reads some of them then."""
+    path = harness.ROOT / f"{LIMITS.replace('.', '/')}.py"
+    spec = importlib.util.spec_from_file_location(LIMITS, path)
+    if spec is None or spec.loader is None:
+        raise FileNotFoundError(path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if unknown := set(values) - set(vars(module)):
+        raise ValueError(f"limits.py has no {', '.join(sorted(unknown))}")
+    vars(module).update(values)
+    sys.modules[LIMITS] = module
+
+
+def measured(side: str, dims: tuple[int, ...], numbers: int) -> dict[str, tuple[float, float]]:
     """Seconds of a call, and CPU seconds to compile it, by function, size and batch."""
+    set_limits(SIDES[side])
     import jax
 
-    from gaussjax.linalg._kernels import limits as module
-
-    for name, value in limits.items():
-        setattr(module, name, value)
     found = {}
     for name, function in functions().items():
         for d in dims:
-            if is_written and d > LARGEST_WRITTEN:
+            if d > LARGEST.get(side, EVERY):
                 continue
-            for batch in dict.fromkeys((0, 4, 16, max(numbers // d**2, 16))):
+            for batch in dict.fromkeys((0, 4, 7, 8, 16, max(numbers // d**2, 16))):
                 arguments = inputs(d, batch)
                 start = time.process_time()
                 compiled = jax.jit(function).lower(*arguments).compile()
@@ -108,6 +139,9 @@ def functions() -> dict[str, Callable[..., Any]]:
     def divergence(a: Any, b: Any, v: Any) -> Any:
         return gj.kl_divergence(gj.Gaussian(v, gj.Cholesky(a)), gj.Gaussian(0 * v, gj.Cholesky(b)))
 
+    def one_of(a: Any) -> Any:
+        return a.reshape(-1, *a.shape[-2:])[0]
+
     return {
         "cholesky": lambda a, b, v: gj.linalg.cholesky(a + a.mT),
         "log_prob": lambda a, b, v: gj.log_prob(gj.Gaussian(0 * v, gj.Cholesky(a)), v),
@@ -115,6 +149,13 @@ def functions() -> dict[str, Callable[..., Any]]:
         "color": lambda a, b, v: gj.color(gj.Gaussian(0 * v, gj.Cholesky(a)), v),
         "kl_divergence": divergence,
         "its gradient": jax.grad(lambda *x: divergence(*x).sum(), (0, 1, 2)),
+        "gradient of many shifts": jax.grad(
+            lambda a, b, v: divergence(one_of(a), one_of(b), v).sum(), (0, 1, 2)
+        ),
+        "whiten by one matrix": lambda a, b, v: gj.whiten(
+            gj.Gaussian(0 * v, gj.Cholesky(one_of(a))), v
+        ),
+        "factor_of_sum": lambda a, b, v: gj.linalg.factor_of_sum(a, b),
     }
 
 

@@ -31,8 +31,6 @@ from gaussjax.covariances import Covariance
 from gaussjax.covariances.base import log_normal
 from gaussjax.linalg._kernels import limits, small
 
-COMPARED_AGAIN = 4  # entries of the largest vector for which that is faster than to store a result
-
 
 @structure
 class Gaussian:
@@ -333,7 +331,7 @@ def _infinity_or(vector: Array, distance: Array) -> Array:
 
 @_infinity_or.defjvp
 def _(primals, tangents):
-    infinite = _is_infinite(primals[0], COMPARED_AGAIN)
+    infinite = _is_infinite(primals[0], limits.COMPARED_AGAIN)
     return _infinity_or(*primals), jnp.where(infinite, 0.0, tangents[1])
 
 

@@ -9,10 +9,11 @@ import pytest
 pytest.importorskip("tyro")
 pytest.importorskip("matplotlib")
 
-from benchmarks import cells, front_page, harness, no_hang, tables
+from benchmarks import cells, front_page, harness, no_hang, tables, thresholds
 from benchmarks.__main__ import speed
 from benchmarks.harness import Worker
 from benchmarks.operations import COARSE, MEASURES, SWEEPS, Row, rows
+from gaussjax.linalg._kernels import limits
 
 ROW = Row("dim", "entropy", 3, 2)
 
@@ -114,6 +115,12 @@ def test_every_public_function_is_called_for_hangs():
     assert "observe" in found
     with pytest.raises(LookupError, match="condition is not called"):
         no_hang.check_that_all_are_there({k: v for k, v in found.items() if k != "condition"})
+
+
+def test_a_command_measures_both_sides_of_every_limit():
+    names = {name for name in vars(limits) if name.isupper()}
+    assert {name for name in names if f"`{name}`" not in thresholds.__doc__} == set()
+    assert {name for side in thresholds.SIDES.values() for name in side} <= names
 
 
 # Documents ---------------------------------------------------------------------------------------

@@ -37,6 +37,10 @@ PRODUCT = 16
 VECTOR = 32
 """Longest diagonal or vector read entry by entry, which fuses where a reduction does not."""
 
+COMPARED_AGAIN = 4
+"""Longest vector in which a derivative looks for infinities once more, where a value looked: for
+longer ones what the value found is stored."""
+
 SHIFTED = 16
 """Largest pair of triangles whose divergence and shift are one kernel: many shifts of a larger pair
 would keep a gradient of d² each."""
