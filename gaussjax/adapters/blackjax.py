@@ -23,8 +23,8 @@ from gaussjax.adapters._extras import missing
 from gaussjax.constructors import from_covariance
 from gaussjax.covariances import Covariance, Diagonal, Root
 from gaussjax.gaussian import Gaussian
-from gaussjax.linalg._kernels import lapack
 from gaussjax.linalg.products import dot
+from gaussjax.linalg.semidefinite import principal_axes
 
 try:
     from blackjax.mcmc.metrics import LowRankInverseMassMatrix, Metric
@@ -101,7 +101,7 @@ def to_inverse_mass_matrix(g: Gaussian | Covariance) -> InverseMassMatrix:
     if thin is None:
         return gs.covariance(_centred(cov))
     scale, factor = thin
-    vectors, values = lapack.left_singular(factor / scale[:, None])
+    vectors, values = principal_axes(factor / scale[:, None])
     return LowRankInverseMassMatrix(scale, vectors, 1 + jnp.square(values))
 
 

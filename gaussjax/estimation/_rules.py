@@ -23,9 +23,9 @@ from gaussjax.covariances import (
 )
 from gaussjax.estimation import _data
 from gaussjax.linalg import fourier
-from gaussjax.linalg._kernels import lapack
 from gaussjax.linalg.ranges import lengths
 from gaussjax.linalg.roots import triangular_root
+from gaussjax.linalg.semidefinite import principal_axes
 from gaussjax.linalg.sums import root_of_sum
 from gaussjax.linalg.triangular import solve
 
@@ -72,7 +72,7 @@ def low_rank(s: Scatter, rank: int) -> Covariance:
     Source: Tipping & Bishop, J. R. Statist. Soc. B 61 (1999), eqs. 7-8.
     """
     d = s.rows.shape[1]
-    vectors, values = lapack.left_singular(s.rows.T / jnp.sqrt(s.weight))
+    vectors, values = principal_axes(s.rows.T / jnp.sqrt(s.weight))
     pad = max(rank - len(values), 0)
     vectors, values = jnp.pad(vectors, ((0, 0), (0, pad))), jnp.pad(values, (0, pad))
     noise = lengths(values[None, rank:])[0] / (d - rank) ** 0.5

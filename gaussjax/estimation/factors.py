@@ -19,8 +19,8 @@ from gaussjax.estimation import _checks, _data, _iterated
 from gaussjax.estimation.likelihood import data_shape, scatter_of
 from gaussjax.estimation.streams import Moments
 from gaussjax.gaussian import Gaussian
-from gaussjax.linalg._kernels import lapack
 from gaussjax.linalg.ranges import lengths
+from gaussjax.linalg.semidefinite import principal_axes
 
 
 def factor_analysis(
@@ -76,7 +76,7 @@ def _factors(
     least = float(jnp.finfo(root.dtype).eps) ** 0.25
 
     def factor(scale: Array) -> Array:
-        vectors, values = lapack.left_singular(root / scale[:, None])
+        vectors, values = principal_axes(root / scale[:, None])
         pad = max(rank - len(values), 0)
         vectors, values = jnp.pad(vectors, ((0, 0), (0, pad))), jnp.pad(values, (0, pad))
         kept = jnp.sqrt(jnp.maximum((values[:rank] - 1) * (values[:rank] + 1), 0.0))

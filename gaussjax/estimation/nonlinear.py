@@ -14,9 +14,9 @@ from gaussjax.covariances import Cholesky
 from gaussjax.estimation import _checks
 from gaussjax.estimation.streams import Moments, as_moments
 from gaussjax.gaussian import Gaussian
-from gaussjax.linalg._kernels import lapack
 from gaussjax.linalg.ranges import unit_of
 from gaussjax.linalg.roots import triangular_root
+from gaussjax.linalg.semidefinite import principal_axes
 
 ROOT = math.sqrt(5.0)
 LEAST = 13  # rows: for fewer the bandwidth is as wide as the eigenvalues
@@ -91,7 +91,7 @@ def _spectrum(m: Moments) -> tuple[Array, Array, Array]:
     n = m.weight - 1
     root = m.root / jnp.sqrt(n)
     unit = unit_of(jnp.max(jnp.abs(root), initial=0))
-    vectors, sizes = lapack.left_singular(root / unit)
+    vectors, sizes = principal_axes(root / unit)
     return unit, vectors, _shrink(jnp.square(sizes), n)
 
 

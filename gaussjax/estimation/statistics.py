@@ -20,9 +20,9 @@ from gaussjax._lift import lift, lift_as_whole
 from gaussjax._struct import exported
 from gaussjax.covariances.base import any_root
 from gaussjax.gaussian import Gaussian
-from gaussjax.linalg._kernels import lapack
 from gaussjax.linalg.products import gram
 from gaussjax.linalg.ranges import lengths
+from gaussjax.linalg.semidefinite import principal_axes
 
 HALVINGS = 60
 """Of an interval: all digits of float64."""
@@ -103,7 +103,7 @@ def confidence_region(g: Gaussian, *, level: ArrayLike = 0.95) -> ConfidenceRegi
 
 @lift_as_whole
 def _region(g: Gaussian, level: Float[Array, "..."]) -> tuple[Array, Array, Array]:
-    vectors, sizes = lapack.left_singular(any_root(g.cov))
+    vectors, sizes = principal_axes(any_root(g.cov))
     wide = g.dim - len(sizes)
     vectors, sizes = jnp.pad(vectors, ((0, 0), (0, wide))), jnp.pad(sizes, (0, wide))
     radius = jnp.sqrt(chi2_quantile(level, g.dim))

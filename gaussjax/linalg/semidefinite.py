@@ -34,6 +34,16 @@ def rank(factor: Float[Array, "d k"]) -> Int[Array, ""]:
     return jnp.sum(_is_kept(lapack.left_singular(rows)[1], factor))
 
 
+def principal_axes(
+    factor: Float[Array, "d k"],
+) -> tuple[Float[Array, "d m"], Float[Array, " m"]]:
+    """U and σ of F Fᵀ = U diag(σ²) Uᵀ, m = min(d, k), σ descending: deviations along axes.
+
+    σ is NaN where an entry is not finite. O(d k m)
+    """
+    return lapack.left_singular(factor)
+
+
 @jax.custom_jvp
 def rank_revealing_root(factor: Float[Array, "d k"]) -> Float[Array, "d d"]:
     """Lower L with L Lᵀ = F Fᵀ, a column exactly zero where a row depends on others. O(d² k)"""
