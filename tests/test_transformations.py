@@ -1,6 +1,7 @@
 """Every function, with every structure, under JAX's transformations and hostile settings."""
 
 import ast
+import gc
 import json
 import os
 import subprocess
@@ -105,7 +106,12 @@ def test_forward_and_reverse_derivatives_agree(kind, name):
     chex.assert_trees_all_close(forward, reverse, atol=1e-5 * (1 + size))
 
 
-def equations(jaxpr):
+def equations(jaxpr, seen=None):
+    """Those of a program and of the programs that it calls, each of them once."""
+    seen = set() if seen is None else seen
+    if id(jaxpr) in seen:
+        return
+    seen.add(id(jaxpr))
     for equation in jaxpr.eqns:
         yield equation
         for value in equation.params.values():
@@ -115,7 +121,7 @@ def equations(jaxpr):
                 if isinstance(inner, core.ClosedJaxpr):
                     inner = inner.jaxpr
                 if isinstance(inner, core.Jaxpr):
-                    yield from equations(inner)
+                    yield from equations(inner, seen)
 
 
 PRODUCTS = {"dot", "matmul", "einsum", "tensordot", "vdot", "vecdot", "matvec", "vecmat", "inner"}
@@ -185,6 +191,18 @@ def test_a_tree_of_anything_unflattens(kind):
     assert paths[0] == ".mean"
 
 
+@pytest.fixture
+def small_heap():
+    """Each search for leaks collects garbage: not among what was there before.
+
+    All of that counts as in use, so that a leak into something old is found as well.
+    """
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.mark.usefixtures("small_heap")
 @pytest.mark.parametrize(
     ("kind", "d"), [(kind, 3) for kind in STRUCTURES] + [(kind, 17) for kind in sorted(BASIC)]
 )
@@ -196,6 +214,16 @@ def test_nothing_trips_over_hostile_settings(kind, d):
         quick_jit(jax.grad(gj.log_prob))(g, x)
         if kind in BASIC:
             quick_jit(jax.grad(gj.kl_divergence))(g, gj.standard(d))
+
+
+LEAKED = []
+
+
+@pytest.mark.usefixtures("small_heap")
+def test_the_search_for_leaks_finds_one():
+    with jax.checking_leaks(), pytest.raises(Exception, match="Leaked"):
+        jax.jit(lambda x: LEAKED.append(x) or 2 * x)(1.0)
+    LEAKED.clear()
 
 
 def test_arguments_may_be_donated():
