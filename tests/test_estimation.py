@@ -1,9 +1,5 @@
 """Moments of data in parts, and maximum likelihood of every structure, against float64."""
 
-import os
-import subprocess
-import sys
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +8,7 @@ import scipy.optimize
 
 import gaussjax as gj
 from tests.compiling import quick_jit
+from tests.processes import on_eight_devices
 
 RNG = np.random.default_rng(0)
 ROOT = RNG.standard_normal((6, 6))
@@ -127,14 +124,7 @@ print(text.count(" all-reduce("), text.count(" all-gather("), text.count(" colle
 
 
 def test_eight_devices_merge_their_moments_by_one_sum():
-    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
-    result = subprocess.run(
-        [sys.executable, "-c", EIGHT],
-        env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
-        capture_output=True, text=True, timeout=200,
-    )  # fmt: skip
-    assert result.returncode == 0, result.stderr[-2000:]
-    assert result.stdout.split() == ["1", "0", "0"]
+    assert on_eight_devices("-c", EIGHT, timeout=200).split() == ["1", "0", "0"]
 
 
 # Maximum likelihood ------------------------------------------------------------------------------

@@ -1,9 +1,6 @@
 """One Gaussian over eight devices: the values of one device, an eighth of its memory."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
@@ -13,6 +10,7 @@ import pytest
 from catalogue import random_lower
 from compiling import quick_jax
 from jax.sharding import AxisType
+from processes import on_eight_devices
 
 import gaussjax as gj
 from gaussjax.linalg import sharded
@@ -23,14 +21,7 @@ PROGRAM = Path(__file__).with_name("sharded_cholesky.py")
 
 def run(*arguments):
     """What `sharded_cholesky.py` found in a process of its own, that has eight devices."""
-    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
-    result = subprocess.run(
-        [sys.executable, PROGRAM, *arguments],
-        env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
-        capture_output=True, text=True, timeout=280,
-    )  # fmt: skip
-    assert result.returncode == 0, result.stderr[-2000:]
-    return json.loads(result.stdout)
+    return json.loads(on_eight_devices(PROGRAM, *arguments, timeout=280))
 
 
 @pytest.fixture(scope="module", params=["Auto", "Explicit"])

@@ -1,13 +1,11 @@
 """A batch over eight devices: the same values, and no device waits for another."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from compiling import QUICK_FLAGS
+from processes import on_eight_devices
 
 PROGRAM = Path(__file__).with_name("sharded.py")
 KNOWN = {  # collectives that cannot go: one `cond` for a whole batch asks all devices
@@ -24,15 +22,8 @@ def report(request):
 
     It compiles some hundred programs for their values and collectives, not for their speed.
     """
-    devices = "--xla_force_host_platform_device_count=8"
-    flags = " ".join([os.environ.get("XLA_FLAGS", ""), devices, *QUICK_FLAGS])
-    result = subprocess.run(
-        [sys.executable, PROGRAM, request.param],
-        env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
-        capture_output=True, text=True, timeout=880,
-    )  # fmt: skip
-    assert result.returncode == 0, result.stderr[-2000:]
-    return json.loads(result.stdout) | {"axes": request.param}
+    found = on_eight_devices(PROGRAM, request.param, timeout=880, flags=QUICK_FLAGS)
+    return json.loads(found) | {"axes": request.param}
 
 
 def test_a_sharded_batch_gives_the_same_values_without_a_collective(report):
