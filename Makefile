@@ -25,7 +25,7 @@ SITE := build/docs
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-oldest test-plain sanitize lint types format bench release-check docs docs-serve
+.PHONY: help train references test test-oldest test-plain sanitize lint types format bench release-check docs docs-serve
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ help: ## Show this list
 
 train: $(READY) ## Train the VAE on the digits: numbers, pictures and checkpoints in runs/
 	$(BIN)/python -m examples.vae $(ARGS)
+
+references: $(READY) ## Train the VAEs of examples/vae/results: hours; ARGS="--data-dir MNIST"
+	$(BIN)/python -m examples.vae.references $(ARGS)
 
 test: $(READY) ## Run every test and doctest
 	$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)

@@ -17,8 +17,9 @@ from rich.console import Console
 from rich.progress import Progress
 
 from examples.vae import checkpoint, devices, report
-from examples.vae.config import WHERE, Config
+from examples.vae.config import EVALUATION, WHERE, Config
 from examples.vae.data import Dataset, load
+from examples.vae.objective import Evaluation
 from examples.vae.train import State, Trainer, make_trainer
 
 
@@ -35,28 +36,28 @@ class Interrupt:
         self.asked = True
 
 
-def main(config: Config) -> None:
-    """Trains, and reports."""
+def main(config: Config) -> Evaluation | None:
+    """Trains, and reports; the figures of the test set, if all epochs are done."""
     with devices.together(config):
-        _run(config)
+        return _run(config)
 
 
-def _run(config: Config) -> None:
+def _run(config: Config) -> Evaluation | None:
     console = Console(quiet=not config.first)
     data = load(config.data, config.data_dir)
     trainer = make_trainer(config, data)
     if config.dry_run:
         _describe(config, trainer, data, console)
-        return
+        return None
     config.out_dir.mkdir(parents=True, exist_ok=True)
     state = _first_state(config, trainer, console)
     if config.first:
         _write_config(config)
     state = _train(config, trainer, state, console)
     if int(state.epoch) < config.epochs:
-        console.print(f"Stopped after epoch {int(state.epoch)}. Go on with --resume.")
-        return
-    _report(config, trainer, state, data, console)
+        console.print(f"Stopped after epoch {int(state.epoch)}. Continue with --resume.")
+        return None
+    return _report(config, trainer, state, data, console)
 
 
 def _describe(config: Config, trainer: Trainer, data: Dataset, console: Console) -> None:
@@ -82,11 +83,11 @@ def _first_state(config: Config, trainer: Trainer, console: Console) -> State:
             _refuse_other_settings(config)
         state = checkpoint.load_newest(_checkpoints(config), start)
         if state is not None:
-            console.print(f"Going on from epoch {int(state.epoch)}.")
+            console.print(f"Resuming from epoch {int(state.epoch)}.")
             if config.first:
                 report.drop_metrics_after(_metrics(config), int(state.epoch))
             return state
-        console.print("No good checkpoint to go on from: starting anew.")
+        console.print("No good checkpoint to resume from: starting afresh.")
     if config.first:
         _forget_run(config)
     return start
@@ -103,8 +104,10 @@ def _train(config: Config, trainer: Trainer, state: State, console: Console) -> 
         task = progress.add_task("compiling", total=config.epochs, completed=int(state.epoch))
         last = int(state.epoch) >= config.epochs
         while not last:
+            begin = time.perf_counter()
             state, metrics = trainer.epoch(state)
-            epoch = int(state.epoch)
+            epoch = int(state.epoch)  # waits for the device
+            seconds = time.perf_counter() - begin
             asked = devices.any_process(config, interrupt.asked)
             last = epoch == config.epochs or asked  # read once: what stops is saved
             if int(metrics.consecutive_skipped) >= config.max_bad_batches:
@@ -113,6 +116,7 @@ def _train(config: Config, trainer: Trainer, state: State, console: Console) -> 
                     f"finite (epoch {epoch}): giving up. Try a smaller --learning-rate."
                 )
             row = {name: float(value) for name, value in metrics._asdict().items()}
+            row["seconds"] = round(seconds, 3)
             if epoch % config.eval_every == 0 or last:
                 result = trainer.evaluate(state)
                 row |= {f"test_{name}": float(x) for name, x in result._asdict().items()}
@@ -127,13 +131,14 @@ def _train(config: Config, trainer: Trainer, state: State, console: Console) -> 
 
 def _report(
     config: Config, trainer: Trainer, state: State, data: Dataset, console: Console
-) -> None:
-    result = trainer.evaluate(state)
+) -> Evaluation:
+    result = trainer.evaluate(state, config.samples_at_end)
     if config.first:
         metrics = report.read_metrics(_metrics(config))
         report.save_pictures(config.out_dir, trainer.model(state), data, metrics)
     report.print_table(console, result, config, data)
     console.print(f"Pictures, metrics and checkpoints are in {config.out_dir}/")
+    return result
 
 
 def _write_config(config: Config) -> None:
@@ -144,7 +149,7 @@ def _refuse_other_settings(config: Config) -> None:
     """A run must resume as it began; only paths, machines and the evaluation may change."""
     path = config.out_dir / "config.json"
     saved = json.loads(path.read_text()) if path.exists() else {}
-    free = {"out_dir", "data_dir", "resume", "eval_samples", "eval_every", *WHERE}
+    free = {"out_dir", "data_dir", "resume", "dry_run", *EVALUATION, *WHERE}
     for name, value in _values(config).items():
         if name not in free and saved.get(name, value) != value:
             flag = f"--{name.replace('_', '-')}"

@@ -44,7 +44,7 @@ def load_newest(folder: Path, like: State) -> State | None:
                 like._asdict(),
             )
             return State(**ocp.load(str(path), abstract))
-        print(f"Passing over the checkpoint {path.name}: {problem}.")
+        print(f"Skipping the checkpoint {path.name}: {problem}.")
     return None
 
 

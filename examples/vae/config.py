@@ -18,6 +18,7 @@ AT_LEAST_ONE = (
     "patience",
 )
 
+EVALUATION = ("eval_samples", "eval_every", "final_samples")
 WHERE = ("devices", "processes", "process_id", "coordinator", "patience")
 
 
@@ -74,6 +75,8 @@ class Config:
     """Samples of the importance-weighted estimate of the NLL."""
     eval_every: int = 10
     """Epochs between two evaluations and checkpoints."""
+    final_samples: int | None = None
+    """Samples of the NLL in the table at the end; as many as --eval-samples if not given."""
 
     devices: int = 1
     """Devices of each process; all of them share every batch, so they must divide --batch-size.
@@ -103,12 +106,19 @@ class Config:
             )
         if self.processes > 1 and self.coordinator is None:
             raise SystemExit("--processes needs --coordinator HOST:PORT, where they meet.")
+        if self.final_samples is not None and self.final_samples < 1:
+            raise SystemExit(f"--final-samples must be at least 1, got {self.final_samples}.")
         devices = self.devices * self.processes
         if self.batch_size % devices != 0:
             raise SystemExit(
                 f"--batch-size must be a multiple of the {devices} devices that share a batch, "
                 f"got {self.batch_size}."
             )
+
+    @property
+    def samples_at_end(self) -> int:
+        """Samples of the NLL in the table at the end."""
+        return self.final_samples or self.eval_samples
 
     @property
     def first(self) -> bool:

@@ -89,5 +89,5 @@ def read_idx(path: Path, md5: str) -> np.ndarray:
     shape = struct.unpack_from(f">{axes}I", content, 4)
     start = 4 + 4 * axes
     if zeros != 0 or kind != 8 or len(content) - start != np.prod(shape):
-        raise SystemExit(f"{path} is no IDX file of bytes.")
+        raise SystemExit(f"{path} is not an IDX file of bytes.")
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape)

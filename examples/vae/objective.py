@@ -12,6 +12,8 @@ from jax.scipy.special import gammaln, logsumexp
 import gaussjax as gj
 from examples.vae.model import VAE
 
+DECODED = 20_000  # images that an evaluation decodes at a time, at most
+
 
 class Terms(NamedTuple):
     """Distortion −E_q[log p(x|z)] and rate KL(q(z|x)‖p(z)), per image."""
@@ -79,7 +81,7 @@ def evaluate(model: VAE, x: Array, key: Array, k: int) -> Evaluation:
     al. 2015). The −ELBO averages over the same K samples; they are drawn in groups to bound memory.
     """
     q = model.posterior(x)
-    group = math.gcd(k, 50)
+    group = math.gcd(k, min(50, max(1, DECODED // len(x))))
     keys = jax.random.split(key, k // group)
     weights = jax.lax.map(lambda one: log_weights(model, x, one, group), keys).reshape(k, -1)
     return Evaluation(

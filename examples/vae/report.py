@@ -47,7 +47,7 @@ def protocol(config: Config, data: Dataset) -> str:
     return (
         f"{data.protocol}; {config.posterior} posterior, {config.prior} prior, "
         f"{config.latents} latents, {config.epochs} epochs, seed {config.seed}; nats per image; "
-        f"NLL by {config.eval_samples} importance samples"
+        f"NLL by {config.samples_at_end:,} importance samples"
     )
 
 

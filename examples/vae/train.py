@@ -40,7 +40,7 @@ class Trainer(NamedTuple):
 
     start: Callable[[], State]
     epoch: Callable[[State], tuple[State, EpochMetrics]]
-    evaluate: Callable[[State], Evaluation]
+    evaluate: Callable[..., Evaluation]  # of a state and, if others are wanted, a number of samples
     model: Callable[[State], VAE]
 
 
@@ -92,12 +92,12 @@ def make_trainer(config: Config, data: Dataset) -> Trainer:
         )
         return State(carry[0], guard, state.key, state.epoch + 1), metrics
 
-    @functools.partial(jax.jit, out_shardings=replicated)
-    def evaluation(state: State) -> Evaluation:
+    @functools.partial(jax.jit, static_argnums=1, out_shardings=replicated)
+    def evaluation(state: State, samples: int = config.eval_samples) -> Evaluation:
         key = jax.random.key(0)  # the same noise for every run
         x = jax.lax.with_sharding_constraint(test, shared)
         x = binarise(key, x) if data.dynamic else x
-        return evaluate(nnx.merge(graph, state.params), x, key, config.eval_samples)
+        return evaluate(nnx.merge(graph, state.params), x, key, samples)
 
     def start() -> State:
         key = jax.random.key_data(jax.random.key(config.seed))

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from examples.vae import checkpoint, data, objective, report
+from examples.vae import checkpoint, data, objective, references, report
 from examples.vae.__main__ import main
 from examples.vae.config import Config
 from examples.vae.train import make_trainer
@@ -65,6 +65,30 @@ def test_a_run_leaves_numbers_pictures_and_checkpoints(finished):
     assert rows[-1]["test_nll"] <= rows[-1]["test_negative_elbo"]
 
 
+def test_reference_runs_keep_their_numbers_and_are_not_repeated(tmp_path, monkeypatch, capsys):
+    common = dataclasses.replace(TINY, final_samples=20)
+    monkeypatch.setattr(references, "COMMON", common)
+    folders = {"runs": tmp_path / "runs", "results": tmp_path / "results"}
+    for _ in range(2):
+        references.main(Path("none"), ("diagonal",), 2, **folders)
+    assert capsys.readouterr().out.count("diagonal: 2 epochs") == 1
+    kept = {path.name for path in (folders["results"] / "diagonal").iterdir()}
+    assert kept == {"result.json", *references.PICTURES}
+    assert "| diagonal | 1 |" in (folders["results"] / "README.md").read_text()
+
+
+def test_the_table_of_references_compares_the_same_seeds():
+    numbers = {"rate": 25.0, "active_units": 20, "minutes": 5.0, "config": {"epochs": 100}}
+    rows = {
+        "diagonal": [numbers | {"negative_elbo": x + 3, "nll": x} for x in (90.0, 91.0)],
+        "full": [numbers | {"negative_elbo": x + 2, "nll": x} for x in (89.5, 90.0)],
+    }
+    page = references.page(rows)
+    assert "| diagonal | 2 | 93.50 ± 0.71 | 90.50 ± 0.71 |" in page
+    assert "−ELBO +1.50, +2.00; NLL +0.50, +1.00" in page
+    assert "86.76" in page
+
+
 def test_a_dry_run_says_what_would_be_done_and_writes_nothing(tmp_path, capsys):
     run_in(tmp_path / "run", dry_run=True)
     said = " ".join(capsys.readouterr().out.split())
@@ -96,7 +120,7 @@ def test_a_resumed_run_ends_bit_equal_to_an_uninterrupted_one(finished, tmp_path
     half.mkdir()
     subprocess.run(["cp", "-r", steps[1], half], check=True)
     resumed = run_in(tmp_path, resume=True)
-    assert "Going on from epoch 2" in capsys.readouterr().out
+    assert "Resuming from epoch 2" in capsys.readouterr().out
     for a, b in zip(leaves(newest(finished)), leaves(newest(resumed)), strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -122,7 +146,7 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_last_good_one(
     like = make_trainer(finished, data.digits()).start()
     state = checkpoint.load_newest(folder, like)
     assert int(state.epoch) == 2
-    assert "Passing over the checkpoint epoch_00000004" in capsys.readouterr().out
+    assert "Skipping the checkpoint epoch_00000004" in capsys.readouterr().out
 
 
 def test_a_new_run_leaves_nothing_of_an_old_one_to_resume(tmp_path, capsys):
@@ -131,7 +155,7 @@ def test_a_new_run_leaves_nothing_of_an_old_one_to_resume(tmp_path, capsys):
     names = [path.name for path in (tmp_path / "checkpoints").iterdir()]
     assert names == ["epoch_00000002"]
     run_in(tmp_path, epochs=2, seed=5, resume=True)
-    assert "Going on from epoch 2" in capsys.readouterr().out
+    assert "Resuming from epoch 2" in capsys.readouterr().out
     rows = report.read_metrics(tmp_path / "metrics.jsonl")
     assert [row["epoch"] for row in rows] == [1, 2]
     with pytest.raises(SystemExit, match="--resume needs --seed 5 as before, got 6"):
@@ -202,7 +226,7 @@ def test_ctrl_c_saves_and_exits_cleanly(tmp_path):
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 0, output
-    assert "Go on with --resume" in output
+    assert "Continue with --resume" in output
     assert len(list((tmp_path / "checkpoints").glob("epoch_*"))) == 1
 
 

@@ -39,7 +39,8 @@ print(*re.findall(rf"= .*? ({names})(?:-start)?\\(.*/while/body/", text))
 
 
 def rows(folder: Path) -> list[dict[str, float]]:
-    return report.read_metrics(folder / "metrics.jsonl")
+    found = report.read_metrics(folder / "metrics.jsonl")
+    return [{key: value for key, value in row.items() if key != "seconds"} for row in found]
 
 
 def assert_same(got: list[dict[str, float]], expected: list[dict[str, float]]) -> None:
@@ -131,7 +132,7 @@ def test_a_run_of_one_device_goes_on_on_eight_with_the_same_losses(one_device, t
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 0, output
-    assert "Going on from epoch 2." in output
+    assert "Resuming from epoch 2." in output
     assert_same(rows(tmp_path)[:4], rows(one_device))
 
 
@@ -149,7 +150,7 @@ def test_two_processes_give_the_losses_of_one_and_stop_together(one_device, tmp_
     for process in (first, second):
         output, _ = process.communicate(timeout=60)
         assert process.returncode == 0, output
-        assert ("Go on with --resume" in output) == (process is first)  # one of them speaks
+        assert ("Continue with --resume" in output) == (process is first)  # one of them speaks
     got = rows(tmp_path)
     assert [row["epoch"] for row in got] == list(range(1, len(got) + 1))
     assert_same(got[:4], rows(one_device))
