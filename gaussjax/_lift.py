@@ -17,6 +17,7 @@ from jaxtyping import Array, Bool, Int
 from gaussjax import _errors
 from gaussjax._dtypes import common_dtype, in_working_precision, restore, result_dtype
 from gaussjax._mapping import over_leading_axes
+from gaussjax._sharding import mesh_of
 from gaussjax._struct import fields_of
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -122,7 +123,13 @@ def compiled_once(function: F, *, static: str | tuple[str, ...] = ()) -> F:
 
     Inlined, so that a surrounding program sees the operations themselves.
     """
-    return cast(F, jax.jit(function, static_argnames=static, inline=True))
+
+    @functools.wraps(function)
+    def in_mesh(*args: Any, **kwargs: Any) -> Any:
+        with mesh_of((args, kwargs)):
+            return function(*args, **kwargs)
+
+    return cast(F, jax.jit(in_mesh, static_argnames=static, inline=True))
 
 
 def _is_lifted(parameter: inspect.Parameter) -> bool:

@@ -1,6 +1,7 @@
 """Batch axes that are sharded over a mesh with explicit axes, and axes of a `shard_map` around."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -27,6 +28,17 @@ def explicit_axes() -> set[str]:
     mesh = jax.sharding.get_abstract_mesh()
     types = zip(mesh.axis_names, mesh.axis_types, strict=True)
     return {name for name, kind in types if kind == AxisType.Explicit}
+
+
+@contextlib.contextmanager
+def mesh_of(tree: Any) -> Iterator[None]:
+    """Works in the mesh of explicitly sharded arrays, where `jax.set_mesh` has not set one."""
+    is_set = not jax.sharding.get_abstract_mesh().empty
+    arrays = [] if is_set else [x for x in jax.tree.leaves(tree) if isinstance(x, jax.Array)]
+    meshes = (jax.typeof(x).sharding.mesh for x in arrays)
+    found = next((mesh for mesh in meshes if AxisType.Explicit in mesh.axis_types), None)
+    with contextlib.nullcontext() if found is None else jax.sharding.use_abstract_mesh(found):
+        yield
 
 
 def event_axes(leaves: Sequence[Array], event_ranks: Sequence[int]) -> set[str]:

@@ -3,6 +3,7 @@
 python tests/sharded.py Auto | Explicit
 """
 
+import contextlib
 import json
 import re
 import sys
@@ -134,7 +135,7 @@ def main(axes):
     """One report for this type of mesh axes."""
     mesh = jax.make_mesh((8,), ("batch",), axis_types=(AxisType[axes],))
     rng = np.random.default_rng(0)
-    report, refused = {}, {}
+    report, refused, unset = {}, {}, {}
     for d, some in ((SMALL, list(KINDS)[:4]), (LARGE, list(KINDS))):
         batches = {kind: (batch(kind, rng, d), batch(kind, rng, d)) for kind in some}
         x = rng.normal(size=(16, d)).astype(np.float32)
@@ -143,6 +144,8 @@ def main(axes):
             functions = about(kind, following, d)
             if axes == "Explicit":
                 refused |= traced(mesh, functions, arguments)
+                if kind == "cholesky":
+                    unset |= traced(mesh, functions, arguments, is_set=False)
                 if kind not in COMPILED_WITH_EXPLICIT_AXES:
                     continue
             if d == LARGE or kind != "cholesky":
@@ -159,6 +162,7 @@ def main(axes):
     found = {
         "batched": report,
         "refused": refused,
+        "unset": unset,
         "transformed": under_transformations(mesh, rng),
         "shared": {d: shared(mesh, rng, d) for d in sizes},
         "crossing": crossing(AxisType[axes], rng),
@@ -184,10 +188,10 @@ def replicated(mesh):
     return errors
 
 
-def traced(mesh, functions, arguments):
+def traced(mesh, functions, arguments, *, is_set=True):
     """Functions that explicit axes refuse, or whose results they do not keep sharded."""
     found = {}
-    with jax.set_mesh(mesh):
+    with jax.set_mesh(mesh) if is_set else contextlib.nullcontext():
         arguments = on(mesh, arguments)
         for name, function in functions.items():
             try:

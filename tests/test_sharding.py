@@ -47,6 +47,10 @@ def test_explicit_axes_refuse_no_function_of_any_structure(report):
     assert report["refused"] == {}
 
 
+def test_explicit_axes_need_no_mesh_to_be_set(report):
+    assert report["unset"] == {}
+
+
 def test_a_mean_over_sharded_data_takes_one_sum_of_the_parameters_size(report):
     for found in report["shared"].values():
         assert found["error"] < 2e-6
