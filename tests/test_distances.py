@@ -8,7 +8,7 @@ import pytest
 import scipy.integrate
 import scipy.linalg
 import scipy.stats
-from catalogue import STRUCTURES
+from catalogue import STRUCTURES, random_lower
 from compiling import quick_jit
 from test_divergences import gaussians, nearby
 
@@ -34,7 +34,7 @@ def test_the_geometric_jensen_shannon_divergence_is_exact_at_any_separation(sepa
     assert oracle.relative_error(gj.jensen_shannon_divergence(p, q), exact) <= 5e-7
 
 
-@pytest.mark.parametrize(("mean", "scale"), [(1.0, 0.5), (1e-2, 1.01), (30.0, 1.0)])
+@pytest.mark.parametrize(("mean", "scale"), [(1.0, 0.5), (1e-2, 1.01), (3e-4, 1.0), (30.0, 1.0)])
 def test_an_estimated_jensen_shannon_divergence_is_within_its_standard_error(mean, scale):
     first, second = scipy.stats.norm(0, 1), scipy.stats.norm(mean, scale)
 
@@ -86,6 +86,57 @@ def test_fisher_rao_distances_have_their_closed_forms_and_bounds_elsewhere(kind)
     value, gradients = jax.value_and_grad(gj.fisher_rao_distance, (0, 1))(p, p)
     assert value == 0
     assert all(np.all(leaf == 0) for leaf in jax.tree.leaves(gradients))
+
+
+def test_between_equal_covariances_each_has_half_of_the_derivative():
+    """Where one coordinate differs, the distance is that of it alone."""
+    scale, mean = jnp.array([2.0, 1.0]), jnp.array([3.0, 0.0])
+
+    def distance(s, t, n):
+        laws = (gj.from_scale(jnp.zeros(n), s[:n]), gj.from_scale(mean[:n], t[:n]))
+        return gj.fisher_rao_distance(*laws)
+
+    slopes, alone = (jax.grad(distance, (0, 1))(scale, scale, n) for n in (2, 1))
+    for x, y in zip(slopes, alone, strict=True):
+        np.testing.assert_allclose(x[0], y[0], rtol=1e-6)
+        assert y[0] != 0
+
+
+def test_second_derivatives_of_a_fisher_rao_distance_are_right_or_unknown():
+    with jax.enable_x64(True):
+        _, lower, _, other = nearby(np.random.default_rng(0), 3, 0.5, np.float64)
+        way = np.tril(np.arange(1.0, 10.0).reshape(3, 3)) / 9
+        q = gj.from_cholesky(jnp.zeros(3), other)
+
+        def of_cov(t):
+            return gj.fisher_rao_distance(gj.from_cholesky(jnp.zeros(3), lower + t * way), q)
+
+        def of_mean(t):
+            return gj.fisher_rao_distance(gj.from_cholesky(t * jnp.ones(3), lower), q)
+
+        slope = jax.grad(of_cov)
+        expected = (slope(1e-5) - slope(-1e-5)) / 2e-5
+        for mode in (jax.grad, jax.jacfwd):
+            np.testing.assert_allclose(mode(slope)(0.0), expected, rtol=1e-8)
+        assert jax.grad(of_mean)(0.0) == 0
+        assert np.isnan(jax.grad(jax.grad(of_mean))(0.0))
+
+
+def test_bounds_of_diagonals_are_no_wider_than_the_path_by_coordinates():
+    rng = np.random.default_rng(0)
+    p, q = (
+        gj.from_scale(rng.normal(size=5).astype("f4"), rng.uniform(0.5, 2, 5).astype("f4"))
+        for _ in range(2)
+    )
+    each = [gj.fisher_rao_distance(*(gj.marginal(g, [i]) for g in (p, q))) for i in range(5)]
+    low, high = gj.fisher_rao_bounds(p, q)
+    assert max(each) <= low <= high <= np.linalg.norm(each) * (1 + 1e-6)
+
+
+def test_between_a_singular_and_a_regular_law_a_fisher_rao_distance_is_infinite():
+    flat, one = gj.from_scale(jnp.zeros(2), jnp.array([0.0, 1.0])), gj.standard(2)
+    assert gj.fisher_rao_distance(flat, one) == jnp.inf
+    assert all(x == jnp.inf for x in gj.fisher_rao_bounds(flat, one))
 
 
 def test_the_gradient_of_a_fisher_rao_bound_agrees_with_differences():
@@ -157,7 +208,47 @@ def test_a_barycenter_satisfies_its_fixed_point_equation():
         np.testing.assert_allclose(slope, 2 * loss(0.0), rtol=1e-8)  # it scales as the laws do
 
 
+def test_barycenters_of_a_batch_are_those_of_each_and_one_bad_law_spoils_its_own():
+    rng = np.random.default_rng(0)
+    lower = np.stack([random_lower(rng, 3) for _ in range(6)]).reshape(2, 3, 3, 3)
+    lower[1, 2] = np.nan
+    means = jnp.asarray(rng.normal(size=(2, 3, 3)), jnp.float32)
+    g = gj.Gaussian(means, gj.Cholesky(jnp.asarray(lower, jnp.float32)))
+    q = quick_jit(gj.wasserstein2_barycenter)(g)
+    mapped = jax.vmap(gj.wasserstein2_barycenter, in_axes=1)(g)
+    assert q.batch_shape == mapped.batch_shape == (3,)
+    assert np.all(np.isnan(gj.variance(q)[2]))
+    for i in range(2):
+        each = gj.wasserstein2_barycenter(jax.tree.map(lambda x, i=i: x[:, i], g))
+        for law in (q, mapped):
+            np.testing.assert_allclose(law.cov.lower[i], each.cov.lower, atol=1e-5)
+            np.testing.assert_allclose(law.mean[i], each.mean, atol=1e-6)
+
+    def loss(g):
+        return jnp.sum(gj.covariance(gj.wasserstein2_barycenter(g))[:2])
+
+    gradient = quick_jit(jax.grad(loss))(g).cov.lower
+    assert np.all(np.isfinite(gradient[:, :2]))
+
+
+def test_a_barycenter_that_has_not_converged_is_no_number():
+    narrow = [np.array([[1.0, 0.0], [1.0, 1e-2]]), np.array([[1e-2, 0.0], [-1e-2, 1.0]])]
+    g = gj.from_cholesky(jnp.zeros((2, 2)), jnp.asarray(narrow, jnp.float32))
+    few, many = (
+        quick_jit(gj.wasserstein2_barycenter, static_argnames="steps")(g, steps=n) for n in (3, 500)
+    )
+    assert np.all(np.isnan(gj.variance(few)))
+    sigma, dense = (np.asarray(gj.covariance(x), float) for x in (many, g))
+    root = scipy.linalg.sqrtm(sigma).real
+    total = sum(0.5 * scipy.linalg.sqrtm(root @ x @ root).real for x in dense)
+    np.testing.assert_allclose(total, sigma, atol=1e-4)
+
+
 def test_barycenters_refuse_weights_of_another_number():
     g = gj.from_scale(jnp.zeros((2, 3)), jnp.ones(3))
     with pytest.raises(ValueError, match="weights must have 2 entries"):
         gj.wasserstein2_barycenter(g, weights=[1.0])
+    with pytest.raises(ValueError, match="g must have one Gaussian or more"):
+        gj.wasserstein2_barycenter(gj.from_scale(jnp.zeros((0, 3)), jnp.ones(3)))
+    for weights in ([0.5, 0.6], [1.5, -0.5], [np.nan, 1.0]):
+        assert np.all(np.isnan(gj.wasserstein2_barycenter(g, weights=weights).mean))

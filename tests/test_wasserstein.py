@@ -138,20 +138,52 @@ def test_fid_from_few_features_makes_no_matrix_and_agrees_with_float64(columns):
     assert np.all(np.isfinite(gradient))
 
 
-def test_a_wide_root_has_the_gradient_of_its_covariance():
+def test_a_wide_root_has_the_derivatives_of_its_covariance():
     rng = np.random.default_rng(0)
     with jax.enable_x64(True):
         f, g = jnp.asarray(rng.normal(size=(4, 9))), jnp.asarray(rng.normal(size=(4, 4)))
-        f = f.at[1].set(f[0])  # and singular
+        way = jnp.asarray(rng.normal(size=f.shape))
+
+        def along(f, way):
+            def moved(t):
+                return gj.frechet_distance(gj.from_root(jnp.zeros(4), f + t * way), q)
+
+            return moved
+
         q = gj.from_root(jnp.zeros(4), g)
-        way = jnp.asarray(rng.normal(size=f.shape)).at[1].set(0).at[0].set(0)
+        for order in (along(f, way), jax.grad(along(f, way))):
+            slope = (order(1e-5) - order(-1e-5)) / 2e-5
+            for mode in (jax.grad, jax.jacfwd):
+                np.testing.assert_allclose(quick_jit(mode(order))(0.0), slope, rtol=1e-6)
+        flat, kept = f.at[1].set(f[0]), way.at[:2].set(0)  # singular: first ones alone
+        moved = along(flat, kept)
+        slope = (moved(1e-5) - moved(-1e-5)) / 2e-5
+        np.testing.assert_allclose(jax.grad(moved)(0.0), slope, rtol=1e-7)
+        assert np.isnan(jax.grad(jax.grad(moved))(0.0))
+
+
+def test_a_singular_law_of_low_rank_has_gradients():
+    rng = np.random.default_rng(0)
+    with jax.enable_x64(True):
+        scale, factor = jnp.asarray([0.0, 0.0, 1.0, 2.0]), jnp.asarray(rng.normal(size=(4, 1)))
+        way = jnp.asarray(rng.normal(size=factor.shape))
 
         def along(t):
-            return gj.frechet_distance(gj.from_root(jnp.zeros(4), f + t * way), q)
+            p = gj.Gaussian(jnp.zeros(4), gj.LowRank(scale, factor + t * way))
+            return gj.frechet_distance(p, gj.standard(4))
 
         slope = (along(1e-5) - along(-1e-5)) / 2e-5
-        np.testing.assert_allclose(jax.grad(along)(0.0), slope, rtol=1e-7)
-        assert np.isnan(jax.grad(jax.grad(along))(0.0))
+        np.testing.assert_allclose(quick_jit(jax.grad(along))(0.0), slope, rtol=1e-7)
+
+
+def test_a_distance_has_no_second_derivative_at_its_kink():
+    for function in (gj.wasserstein2, gj.hellinger_distance):
+        assert np.all(np.isnan(jax.hessian(lambda m, f=function: f(at(m), at(0.0)))(0.0)))
+        assert np.isfinite(jax.hessian(lambda m, f=function: f(at(m), at(0.0)))(0.5))
+
+
+def at(mean):
+    return gj.from_scale(jnp.reshape(mean, (1,)), jnp.ones(1))
 
 
 def test_the_map_takes_one_law_to_the_other_and_back():

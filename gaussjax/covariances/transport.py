@@ -7,7 +7,6 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from gaussjax.covariances import restricted
 from gaussjax.covariances.base import Covariance, any_root
 from gaussjax.linalg.laws.procrustes import polar, procrustes, reduced
 from gaussjax.linalg.products import dot
@@ -48,10 +47,7 @@ def transported(a: Covariance, b: Covariance, vector: Float[Array, " d"], /) -> 
 def thin_root(cov: Covariance, /) -> Float[Array, "d k"]:
     """A root of at most d columns."""
     root = any_root(cov)
-    if root.shape[1] <= root.shape[0]:
-        return root
-    may_be_singular = cov.covariance_root() is not None
-    return reduced(root) if may_be_singular else restricted.triangle(cov)
+    return reduced(root) if root.shape[1] > root.shape[0] else root
 
 
 def _stores_root(cov: Covariance) -> bool:

@@ -7,6 +7,7 @@ from gaussjax._lift import lift
 from gaussjax.covariances import Covariance, Isotropic, pairs, restricted
 from gaussjax.covariances.mixtures import skewed_divergence
 from gaussjax.gaussian import Gaussian
+from gaussjax.linalg.ranges import root_of_square
 
 
 @lift
@@ -39,7 +40,7 @@ def maximum_mean_discrepancy(
     r = 0.25 * pairs.log_ratio(a, b)
     product = jnp.exp(-0.25 * (a.logdet() + b.logdet()))
     square = product * (jnp.square(2 * jnp.sinh(0.5 * r)) - 2 * jnp.expm1(-apart))
-    return jnp.where(square == 0, 0.0, jnp.sqrt(jnp.where(square == 0, 1.0, square)))
+    return root_of_square(square)
 
 
 def _smoothed(cov: Covariance, length: Array) -> Covariance:

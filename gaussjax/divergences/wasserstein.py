@@ -1,17 +1,22 @@
 """Optimal transport between Gaussians, by roots rotated towards each other."""
 
+import math
+
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from gaussjax import _errors
 from gaussjax._lift import lift, lift_as_whole
+from gaussjax._mapping import all_of_batch
 from gaussjax.covariances import Cholesky, restricted
 from gaussjax.covariances.transport import transport, transported
 from gaussjax.gaussian import Gaussian
 from gaussjax.linalg.laws.procrustes import polar
 from gaussjax.linalg.products import dot
+from gaussjax.linalg.ranges import root_of_square
 from gaussjax.linalg.semidefinite import rank_revealing_root
 
 
@@ -21,8 +26,10 @@ def wasserstein2(p: Gaussian, q: Gaussian) -> Float[Array, "..."]:
 
     The 2-Wasserstein distance itself, in the units of x. Both may be singular; between roots of k
     and m < d columns it is O(d k m), between diagonals, isotropic and circulant covariances O(d),
-    and Kronecker products and blocks go part by part. The error is of the order of rounding times
-    the deviations, at any separation. At p = q it is zero, with the subgradient zero.
+    and Kronecker products and blocks go part by part. All others take O(d³) and d × d arrays, also
+    low rank, Toeplitz and bands: the sum of the singular values of FpᵀFq has no form in their
+    parts. The error is of the order of rounding times the deviations, at any separation. At p = q
+    it is zero, with the subgradient zero, and has no second derivative.
 
     Raises:
         ValueError: dimensions differ or batch shapes do not broadcast.
@@ -33,8 +40,7 @@ def wasserstein2(p: Gaussian, q: Gaussian) -> Float[Array, "..."]:
     >>> wasserstein2(from_scale([3.0, 0.0], [1.0, 1.0]), from_scale([0.0, 0.0], [1.0, 5.0]))
     Array(5., dtype=float32)
     """
-    square = _squared(p, q)
-    return jnp.where(square == 0, 0.0, jnp.sqrt(jnp.where(square == 0, 1.0, square)))
+    return root_of_square(_squared(p, q))
 
 
 @lift
@@ -43,7 +49,8 @@ def frechet_distance(p: Gaussian, q: Gaussian) -> Float[Array, "..."]:
 
     For n < d features `(n, d)` take the law `from_root(mean, (x − mean)ᵀ / √(n − 1))`: then the
     cost is O(d n²), and no d × d array is made. Exact, costs and singular laws as `wasserstein2`;
-    differentiable everywhere, zero with a zero gradient at p = q.
+    differentiable everywhere, zero with a zero gradient at p = q. Second derivatives are NaN where
+    a root with more columns than rows makes a singular law.
 
     Raises:
         ValueError: dimensions differ or batch shapes do not broadcast.
@@ -79,17 +86,19 @@ def wasserstein2_map(p: Gaussian, q: Gaussian, x: Float[Array, "... d"]) -> Floa
 
 
 def wasserstein2_barycenter(
-    g: Gaussian, *, weights: ArrayLike | None = None, steps: int = 30
+    g: Gaussian, *, weights: ArrayLike | None = None, steps: int = 200
 ) -> Gaussian:
     """The Gaussian q with the least Σ wᵢ W₂²(gᵢ, q) over the first batch axis of g. O(k d³) a step
 
-    `weights` is `(..., k)` and adds up to 1; equal if None. Every step turns the roots Fᵢ to that
-    of q and takes their mean, C ← Σ wᵢ Fᵢ Uᵢ: a fixed point of the optimality condition, to which
-    it converges linearly where one gᵢ is regular; where they commute, at once. Derivatives go
-    through the steps. The result has a `Cholesky` covariance.
+    `weights` is `(..., k)` and adds up to 1, else the result is NaN; equal if None. Every step
+    turns the roots Fᵢ to that of q and takes their mean, C ← Σ wᵢ Fᵢ Uᵢ: a fixed point of the
+    optimality condition, to which it converges linearly where one gᵢ is regular; where they
+    commute, at once. It ends when rounding is all that changes; where `steps` are not enough for
+    that, as with narrow laws in few dimensions, the covariance is NaN. Derivatives go through the
+    steps. The result has a `Cholesky` covariance.
 
     Raises:
-        ValueError: g has no batch axis, or weights of another number.
+        ValueError: g has no batch axis, an empty one, or weights of another number.
 
     Source: Agueh & Carlier, SIAM J. Math. Analysis 43 (2011); Álvarez-Esteban et al., J. Math.
     Analysis and Applications 441 (2016).
@@ -102,8 +111,10 @@ def wasserstein2_barycenter(
     means, roots = _parts(g)
     _errors.rank_at_least("mean of g", means, 2)
     count = means.shape[0]
+    if count == 0:
+        raise ValueError(f"g must have one Gaussian or more, got batch shape {means.shape[:-1]}.")
     if weights is None:
-        weights = jnp.full(count, 1 / max(count, 1), means.dtype)
+        weights = jnp.full(count, 1 / count, means.dtype)
     weights = _errors.real_array("weights", weights, means.dtype)
     _errors.rank_at_least("weights", weights, 1)
     if weights.shape[-1] != count:
@@ -126,13 +137,26 @@ def _barycenter(
     *,
     steps: int,
 ) -> Gaussian:
-    shares = weights[:, None, None]
+    eps = float(jnp.finfo(weights.dtype).eps)
+    valid = jnp.all(weights >= 0) & (jnp.abs(jnp.sum(weights) - 1) <= 8 * len(weights) * eps)
+    weights = jnp.where(valid, weights, jnp.nan)
+    shares, limit = weights[:, None, None], 8 * eps * math.sqrt(means.shape[-1])
 
-    def step(root: Array, _: None) -> tuple[Array, None]:
+    @jax.checkpoint
+    def moved(root: Array) -> Array:
         turned = jax.vmap(lambda f: dot(f, polar(dot(f.T, root))))(roots)
-        return jnp.sum(shares * turned, axis=0), None
+        return jnp.sum(shares * turned, axis=0)
 
-    root, _ = jax.lax.scan(step, jnp.sum(shares * roots, axis=0), None, length=steps)
+    def step(carry: tuple[Array, Array], _: None) -> tuple[tuple[Array, Array], None]:
+        root, change = carry
+        following = lax.cond(all_of_batch(~(change > limit)), lambda x: x, moved, root)
+        size = jnp.linalg.norm(lax.stop_gradient(root))
+        apart = jnp.linalg.norm(lax.stop_gradient(following - root))
+        return (following, jnp.where(size == 0, 0.0, apart / size)), None
+
+    start = jnp.sum(shares * roots, axis=0), jnp.full((), jnp.inf, roots.dtype)
+    (root, change), _ = lax.scan(step, start, None, length=steps)
+    root = jnp.where(change <= 32 * limit, root, jnp.nan)
     return Gaussian(dot(weights, means), Cholesky(rank_revealing_root(root)))
 
 

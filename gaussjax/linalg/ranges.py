@@ -1,4 +1,4 @@
-"""Quotients, lengths and units of numbers whose squares leave the range of the dtype."""
+"""Quotients, lengths, units and roots of numbers whose squares leave the range, or are zero."""
 
 import jax
 import jax.numpy as jnp
@@ -38,3 +38,28 @@ def lengths(rows: Float[Array, "d k"]) -> Float[Array, " d"]:
     units = unit_of(jnp.max(jnp.abs(rows), axis=1, initial=0))
     squares = jnp.sum(jnp.square(rows / units[:, None]), axis=1)
     return units * jnp.where(squares == 0, 0.0, jnp.sqrt(jnp.where(squares == 0, 1.0, squares)))
+
+
+@jax.custom_jvp
+def root_of_square(square: Array) -> Array:
+    """√x of a squared distance x ≥ 0, whose kink at zero has the derivative zero and no second."""
+    return jnp.sqrt(square)
+
+
+@root_of_square.defjvp
+def _(primals, tangents):
+    return root_of_square(*primals), _slope_of_root(*primals) * tangents[0]
+
+
+@jax.custom_jvp
+def _slope_of_root(square: Array) -> Array:
+    zero = square == 0
+    return jnp.where(zero, 0.0, 0.5 / jnp.sqrt(jnp.where(zero, 1.0, square)))
+
+
+@_slope_of_root.defjvp
+def _(primals, tangents):
+    (square,) = primals
+    slope = _slope_of_root(square)
+    curvature = jnp.where(square == 0, jnp.nan, -0.5 * slope / jnp.where(square == 0, 1.0, square))
+    return slope, curvature * tangents[0]

@@ -18,35 +18,55 @@ def squared_logs_of_diagonals(a: Float[Array, " d"], b: Float[Array, " d"]) -> F
     return 2 * jnp.sum(jnp.square(logs))
 
 
-# Of G = K⁻¹L − I and S = G + Gᵀ + G Gᵀ with eigenvectors U and eigenvalues t = λ − 1,
-#   d ½ Σ log²λ = Σ log λ/λ uᵀdS u = 2⟨U diag(log λ/λ) Uᵀ(I + G), dG⟩.
-@jax.custom_jvp
-def _of_ratio(ratio: Array) -> Array:
-    logs, _ = _spectrum(ratio)
-    return 0.5 * jnp.sum(jnp.square(logs))
-
-
-@_of_ratio.defjvp
-def _(primals, tangents):
-    (ratio,), (dratio,) = primals, tangents
-    logs, vectors = _once(ratio)
-    slope = dot(vectors * (logs * jnp.exp(-logs))[None], vectors.T)
-    slope = slope + dot(slope, ratio)
-    return _of_ratio(ratio), 2 * jnp.sum(slope * dratio)
-
-
 def squared_logs(a: Float[Array, "d d"], b: Float[Array, "d d"]) -> Float[Array, ""]:
     """½ Σ log²λ of two triangular roots. O(d³)
 
-    Its second derivatives are NaN.
+    Its third derivatives are NaN.
     """
     if a.shape[0] == 0:
         return jnp.zeros((), a.dtype)
-    return _of_ratio(solve_triangle(b, a - b))
+    ratio = solve_triangle(b, a - b)
+    return _squared_logs(ratio, *_once(ratio))
 
 
-def _spectrum(ratio: Array) -> tuple[Array, Array]:
-    """Log λ and U: from S near the identity, else from the singular values of I + G."""
+# Of G = K⁻¹L − I and S = G + Gᵀ + G Gᵀ with eigenvectors U and eigenvalues t = λ − 1,
+#   d ½ Σ log²λ = Σ log λ/λ uᵀdS u = 2⟨U diag(log λ/λ) Uᵀ(I + G), dG⟩.
+@jax.custom_jvp
+def _squared_logs(ratio: Array, logs: Array, vectors: Array) -> Array:
+    return 0.5 * jnp.sum(jnp.square(logs))
+
+
+@_squared_logs.defjvp
+def _(primals, tangents):
+    ratio, dratio = primals[0], tangents[0]
+    slope = _slope(*primals)
+    slope = slope + dot(slope, ratio)
+    return _squared_logs(*primals), 2 * jnp.sum(slope * dratio)
+
+
+# Of h(λ) = log λ/λ the divided difference is, with log λ = m + δ and log μ = m − δ,
+#   (h(λ) − h(μ))/(λ − μ) = (δ coth δ − m)/(λμ).
+@jax.custom_jvp
+def _slope(ratio: Array, logs: Array, vectors: Array) -> Array:
+    """U diag(log λ/λ) Uᵀ."""
+    return dot(vectors * (logs * jnp.exp(-logs))[None], vectors.T)
+
+
+@_slope.defjvp
+def _(primals, tangents):
+    (ratio, logs, vectors), dratio = primals, tangents[0]
+    middle = 0.5 * (logs[:, None] + logs[None])
+    delta = 0.5 * jnp.abs(logs[:, None] - logs[None])
+    near = delta < 1e-2
+    far = delta / jnp.tanh(jnp.where(near, 1.0, delta))
+    weights = jnp.where(near, 1 + jnp.square(delta) / 3, far) - middle
+    moved = dratio + dot(ratio, dratio.T)
+    inner = dot(vectors.T, dot(moved + moved.T, vectors)) * (weights * jnp.exp(-2 * middle))
+    return _slope(*primals), dot(vectors, dot(inner, vectors.T))
+
+
+def spectrum(ratio: Array) -> tuple[Array, Array]:
+    """Log λ and U, (I + G)(I + G)ᵀ = U diag(λ) Uᵀ: near the identity from G + Gᵀ + G Gᵀ."""
     one = jnp.eye(len(ratio), dtype=ratio.dtype)
     packed = lapack.eigh(ratio + ratio.T + gram(ratio))
     t = packed[:, -1]
@@ -58,7 +78,7 @@ def _spectrum(ratio: Array) -> tuple[Array, Array]:
 
 @jax.custom_jvp
 def _once(ratio: Array) -> tuple[Array, Array]:
-    return _spectrum(ratio)
+    return spectrum(ratio)
 
 
 @_once.defjvp

@@ -12,6 +12,8 @@ from jaxtyping import Array, Float
 
 from gaussjax.linalg._kernels import lapack
 from gaussjax.linalg.products import dot
+from gaussjax.linalg.ranges import lengths
+from gaussjax.linalg.triangular import solve
 
 
 def procrustes(f: Float[Array, "d k"], g: Float[Array, "d m"]) -> Float[Array, ""]:
@@ -21,38 +23,42 @@ def procrustes(f: Float[Array, "d k"], g: Float[Array, "d m"]) -> Float[Array, "
     """
     if 0 in f.shape or 0 in g.shape:
         return jnp.sum(jnp.square(f)) + jnp.sum(jnp.square(g))
-    return _procrustes(f, g) if f.shape[1] <= g.shape[1] else _procrustes(g, f)
+    if f.shape[1] > g.shape[1]:
+        f, g = g, f
+    return _squares(f, g, _turn(f, g))
 
 
 # U is where the distance is least: what it changes by counts for nothing. With m ≥ k, the part of
 # G that U leaves out is G (I − U Uᵀ).
 @jax.custom_jvp
-def _procrustes(f: Array, g: Array) -> Array:
-    _, difference, rest = _aligned(f, g)
+def _squares(f: Array, g: Array, u: Array) -> Array:
+    difference, rest = _differences(f, g, u)
     return jnp.sum(jnp.square(difference)) + jnp.sum(jnp.square(rest))
 
 
-@_procrustes.defjvp
+@_squares.defjvp
 def _(primals, tangents):
-    df, dg = tangents
-    u, difference, rest = _aligned(*primals)
+    (_, _, u), (df, dg, _) = primals, tangents
+    difference, rest = _differences(*primals)
     moved = jnp.sum(difference * (df - dot(dg, u))) + jnp.sum(rest * dg)
-    return _procrustes(*primals), 2 * moved
+    return _squares(*primals), 2 * moved
 
 
-def _aligned(f: Array, g: Array) -> tuple[Array, Array, Array]:
-    """U, F − G U and G (I − U Uᵀ)."""
+def _differences(f: Array, g: Array, u: Array) -> tuple[Array, Array]:
+    """F − G U and G (I − U Uᵀ)."""
+    turned = dot(g, u)
+    return f - turned, jnp.zeros_like(g) if f.shape == g.shape else g - dot(turned, u.T)
+
+
+def _turn(f: Array, g: Array) -> Array:
+    """U."""
     u = polar(dot(g.T, f))
     if f.shape != g.shape:
-        turned = dot(g, u)
-        return u, f - turned, g - dot(turned, u.T)
+        return u
     # The identity is another U, and the better one where rounding is all that is left.
-    difference = f - g
-    plain, best = (jnp.sum(jnp.square(x)) for x in (difference, f - dot(g, u)))
+    plain, best = (jnp.sum(jnp.square(f - x)) for x in (g, dot(g, u)))
     one = jnp.eye(len(u), dtype=u.dtype)
-    u = jnp.where(plain <= best, u + lax.stop_gradient(one - u), u)
-    u = jnp.where(plain <= best, _exactly(one, u), u)
-    return u, f - dot(g, u), jnp.zeros_like(g)
+    return jnp.where(plain <= best, _exactly(one, u), u)
 
 
 @jax.custom_jvp
@@ -66,10 +72,14 @@ def _(primals, tangents):
     return _exactly(*primals), tangents[1]
 
 
-# F = L Q for Q of orthonormal rows, and as any root of A will do, dL = dF Qᵀ to first order.
+# F = R Qᵀ for Q of orthonormal columns. As any root of A will do, to first order it is dR = dF Q,
+# which leaves Q where it is; (dR) Qᵀ + R dQᵀ = dF then gives dQᵀ = R⁻¹ dF (I − Q Qᵀ).
 @jax.custom_jvp
 def reduced(factor: Float[Array, "d k"]) -> Float[Array, "d d"]:
-    """A square root of F Fᵀ for k ≥ d, with a first derivative that no zero pivot disturbs."""
+    """A square root of F Fᵀ for k ≥ d, with a first derivative that no zero pivot disturbs.
+
+    Derivatives are right for functions of F Fᵀ; second ones are NaN where that is singular.
+    """
     return dot(factor, _basis(factor))
 
 
@@ -85,8 +95,20 @@ def _basis(factor: Array) -> Array:
 
 
 @_basis.defjvp
-def _(primals, tangents):  # a second derivative would need it, and there is none
-    return _basis(*primals), jnp.full_like(primals[0].T, jnp.nan) * jnp.sum(tangents[0])
+def _(primals, tangents):
+    (factor,), (dfactor,) = primals, tangents
+    basis, root = _basis(factor), reduced(factor)
+    outside = dfactor - dot(dot(dfactor, basis), basis.T)
+    return basis, _solved(root, outside).T
+
+
+def _solved(root: Array, rows: Array) -> Array:
+    """R⁻¹ B of a triangle whose pivots may be negative; NaN where one is zero, to rounding."""
+    pivots = jnp.diagonal(root)
+    noise = rows.shape[1] * float(jnp.finfo(root.dtype).eps) * lax.stop_gradient(lengths(root))
+    signs = jnp.where(pivots < -noise, -1.0, jnp.where(pivots > noise, 1.0, jnp.nan))
+    signs = signs.astype(root.dtype)
+    return signs[:, None] * solve(root * signs[None], rows)
 
 
 # With N = U H, UᵀU = I and H = Hᵀ, it is dU = U Ω + (I − U Uᵀ) dN H⁻¹ for the skew Ω with
