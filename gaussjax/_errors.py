@@ -375,9 +375,9 @@ def unlike_structures(name: str, cov: Any, other: str, expected: Any) -> TypeErr
 def no_natural_gradient(cov: Any) -> TypeError:
     """The sentence for structures without an inverse Fisher information."""
     return TypeError(
-        f"natural_gradient has no closed form for {type(cov).__name__}, in which different arrays "
-        "stand for one law or parameters are tied: use a diagonal, a Cholesky factor of Σ or Σ⁻¹, "
-        "a banded precision, a circulant, or blocks of those."
+        f"natural_gradient has no closed form for {type(cov).__name__}, in which parameters are "
+        "tied: use a diagonal, a root of Σ, a Cholesky factor of Σ or Σ⁻¹, a banded precision, a "
+        "circulant, or blocks or Kronecker products of those."
     )
 
 

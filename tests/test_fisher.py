@@ -12,6 +12,7 @@ import gaussjax as gj
 
 IDENTIFIED = ["isotropic", "diagonal", "cholesky", "precision", "circulant", "banded_precision"]
 IDENTIFIED += ["stacked_blocks"]
+MANY = ["kronecker", "root"]  # arrays give one law: a step is one of those that move it so
 
 
 def fisher_of(g):
@@ -37,7 +38,7 @@ def test_a_fisher_vector_product_is_that_of_the_matrix_of_moments(kind):
         np.testing.assert_allclose(got, expected, rtol=1e-9, atol=1e-10)
 
 
-@pytest.mark.parametrize("kind", IDENTIFIED)
+@pytest.mark.parametrize("kind", IDENTIFIED + MANY)
 def test_a_natural_gradient_undoes_the_product(kind):
     rng = np.random.default_rng(0)
     with jax.enable_x64(True):
@@ -73,6 +74,12 @@ def test_structures_that_are_not_identified_are_refused_with_a_sentence():
         gj.fisher_vector_product(
             gj.from_scale(jnp.zeros(2), jnp.ones(2)), gj.from_cholesky(jnp.zeros(2), jnp.eye(2))
         )
+
+
+def test_changes_of_other_shapes_are_refused_with_a_sentence():
+    g, wide = (gj.from_low_rank(jnp.zeros(3), jnp.ones(3), jnp.ones((3, n))) for n in (1, 2))
+    with pytest.raises(ValueError, match="tangent must have arrays of the shapes"):
+        gj.fisher_vector_product(g, wide)
 
 
 def test_singular_laws_have_no_fisher_information():

@@ -126,6 +126,8 @@ def test_every_structure_agrees_with_dense_linear_algebra_in_float64(pair):
     ("kind", "separation"),
     [
         ("low_rank", 1e-3),
+        ("kronecker", 1e-3),
+        ("kronecker", 1e-5),
         ("toeplitz", 1e-3),
         ("banded_precision", 1e-2),
         ("banded_precision", 1e-5),
@@ -177,10 +179,44 @@ def test_derivatives_agree_with_autodiff_of_the_textbook_formula(kind, order):
             np.testing.assert_allclose(x, y, rtol=1e-9, atol=1e-10)
 
 
-@pytest.mark.parametrize("kind", ["isotropic", "cholesky", "precision", "circulant"])
+@pytest.mark.parametrize("order", [0.3, 1.05])
+def test_derivatives_of_products_are_those_of_the_dense_matrices(order):
+    with jax.enable_x64(True):
+        rng = np.random.default_rng(0)
+        p, q = (
+            gj.Gaussian(
+                jnp.asarray(rng.normal(size=6)),
+                gj.Kronecker(
+                    tuple(
+                        gj.Cholesky(jnp.asarray(np.eye(n) + 0.2 * np.tril(rng.normal(size=(n, n)))))
+                        for n in (2, 3)
+                    )
+                ),
+            )
+            for _ in range(2)
+        )
+        start = (p, q, jnp.asarray(order))
+        ways = jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape)), start)
+
+        def dense(g):
+            lowers = [jnp.tril(f.lower) for f in g.cov.factors]
+            return gj.from_cholesky(g.mean, jnp.kron(*lowers))
+
+        def derivatives(form):
+            def along(t):
+                a, b, c = jax.tree.map(lambda x, w: x + t * 0.1 * w, start, ways)
+                return gj.renyi_divergence(form(a), form(b), order=c)
+
+            return along(0.0), jax.grad(along)(0.0), jax.jacfwd(jax.grad(along))(0.0)
+
+        got, expected = (quick_jit(lambda f=f: derivatives(f))() for f in (lambda g: g, dense))
+        np.testing.assert_allclose(got, expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["isotropic", "cholesky", "precision", "circulant", "kronecker"])
 def test_all_are_zero_between_equal_gaussians_with_zero_gradients(kind):
-    cov, _ = STRUCTURES[kind](np.random.default_rng(0), 5, np.float32)
-    g = gj.Gaussian(jnp.ones(5), cov)
+    cov, _ = STRUCTURES[kind](np.random.default_rng(0), 6, np.float32)
+    g = gj.Gaussian(jnp.ones(6), cov)
 
     def together(p, q):
         values = gj.bhattacharyya_distance(p, q), gj.hellinger_distance(p, q)
@@ -249,7 +285,8 @@ def test_between_a_singular_and_a_regular_law_distances_are_largest():
 
 
 @pytest.mark.parametrize(
-    "kind", ["low_rank", "block_diagonal", "stacked_blocks", "circulant", "banded_precision"]
+    "kind",
+    ["low_rank", "block_diagonal", "stacked_blocks", "circulant", "banded_precision", "kronecker"],
 )
 def test_pairs_of_a_structure_make_no_matrix(kind):
     d = 960

@@ -12,16 +12,19 @@ Array([ 1.,  9.,  4., 36.], dtype=float32)
 import functools
 import math
 from collections.abc import Callable
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from gaussjax._struct import nested, structure
-from gaussjax.covariances import pairs
+from gaussjax.covariances import pairs, restricted
 from gaussjax.covariances.base import Covariance, dtype_of
 from gaussjax.covariances.kronecker_plus_diagonal import KroneckerPlusDiagonal
 from gaussjax.covariances.transport import transport
 from gaussjax.linalg import kronecker
+from gaussjax.linalg.laws.products_mixture import excess_of_products
 
 
 @structure
@@ -88,6 +91,48 @@ class Kronecker(Covariance):
             total = jnp.maximum(total * f_a + h * d + cross, 0.0)
             f, h = f * f_a, h * h_b
         return total
+
+    def skewed_to(
+        self, other: Covariance, shift: Array, alpha: Array, beta: Array, /, *, inside: bool
+    ) -> Float[Array, ""] | None:
+        """By joint eigenvectors of the factors, if `other` has factors of the same sizes.
+
+        Or is isotropic, which is such a product too. O(Σ dᵢ³ + d Σ dᵢ)
+        """
+        root = other.covariance_root()
+        if isinstance(other, Kronecker) and self._sizes == other._sizes:
+            second = tuple(restricted.triangle(f) for f in other.factors)
+        elif root is not None and root.ndim == 1 and other.toeplitz_column() is not None:
+            first, *rest = (jnp.eye(f.dim, dtype=root.dtype) for f in self.factors)
+            second = (jnp.max(root, initial=0) * first, *rest)
+        else:
+            return None
+        first = tuple(restricted.triangle(f) for f in self.factors)
+        return excess_of_products(first, second, shift, alpha, beta, inside=inside)
+
+    def fisher_solve(self, cotangent: Any, /) -> Covariance | None:
+        """One of many, as cᵢ may be moved from a factor to another; None if a factor has none.
+
+        With the own Fᵢ of a factor and ℓᵢ = log|Σᵢ|, the metric is
+            (d/dᵢ) Fᵢ on the diagonal and ½ d/(dᵢdⱼ) ∇ℓᵢ∇ℓⱼᵀ beside it.
+        For δᵢ with the yᵢ and tᵢ that solve Fᵢyᵢ = cᵢ and Fᵢtᵢ = ∇ℓᵢ it asks that Σ ∇ℓⱼ·δⱼ/dⱼ is
+        τ/d for τ = tᵢ·cᵢ, what a common scale changes, and that is shared equally here.
+        """
+        count, shares, found = len(self.factors), [], []
+        for f, c in zip(self.factors, cotangent.factors, strict=True):
+            way, scaling = f.fisher_solve(c), f.fisher_solve(jax.grad(lambda f: f.logdet())(f))
+            if way is None or scaling is None:
+                return None
+            leaves = zip(jax.tree.leaves(scaling), jax.tree.leaves(c), strict=True)
+            shares.append(sum(jnp.sum(x * y) for x, y in leaves))
+            found.append((f.dim, way, scaling))
+        common = 0.5 * (count - 1) / count**2 * sum(shares)
+        whole = max(self.dim, 1)
+
+        def step(size: int, way: Covariance, scaling: Covariance) -> Covariance:
+            return jax.tree.map(lambda y, t: (size * y - common * t) / whole, way, scaling)
+
+        return Kronecker(tuple(step(*each) for each in found))
 
     def trace_to(self, other: Covariance, /) -> Float[Array, ""] | None:
         """Product of the factors' traces, if both have factors of the same sizes."""

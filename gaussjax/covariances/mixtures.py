@@ -41,6 +41,9 @@ def skewed_divergence(
     if root_a is not None and root_b is not None:
         return _of_precisions(root_a, root_b, shift, alpha, beta, inside)
     own = a.skewed_to(b, shift, alpha, beta, inside=inside)
+    if own is None and inside:  # of B and A it is β/α times that of A and B
+        other = b.skewed_to(a, shift, beta, alpha, inside=True)
+        own = None if other is None else alpha / beta * other
     if own is not None:
         return own
     thin = a.thin_parts() is not None and b.thin_parts() is not None

@@ -5,6 +5,8 @@ Array([[1., 2.],
        [2., 4.]], dtype=float32)
 """
 
+from typing import Any
+
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -65,6 +67,13 @@ class Root(Covariance):
         """‖F⁺v‖² on the support, ∞ off it. O(d² k)"""
         whitened = jnp.sum(jnp.square(self.whiten(vector)))
         return self._where_regular(whitened, self.on_support(vector).distance)
+
+    def fisher_solve(self, cotangent: Any, /) -> Covariance:
+        """½ Σ c, one of many. O(d k²)
+
+        A loss of Σ with the gradient S has c = 2 S F, and the change of Σ is 2 Σ S Σ.
+        """
+        return Root(0.5 * dot(self.factor, dot(self.factor.T, cotangent.factor)))
 
     def plus(self, other: Covariance, /) -> Covariance | None:
         """Columns join: by QR into a square root, once there are more of them than rows. O(d² k)"""

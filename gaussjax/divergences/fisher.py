@@ -28,8 +28,7 @@ def fisher_vector_product(g: Gaussian, tangent: Gaussian) -> Gaussian:
     >>> fisher_vector_product(from_scale([0.0], [2.0]), from_scale([1.0], [1.0]))
     Gaussian(mean=Array([0.25], dtype=float32), cov=Diagonal(scale=Array([0.5], dtype=float32)))
     """
-    if jax.tree.structure(g) != jax.tree.structure(tangent):
-        raise _errors.unlike_structures("tangent", tangent.cov, "g", g.cov)
+    _like(g, "tangent", tangent)
 
     def divergence(q: Gaussian) -> Float[Array, ""]:
         return 0.5 * pairs.shifted_divergence(g.cov, q.cov, g.mean - q.mean)
@@ -45,8 +44,10 @@ def natural_gradient(g: Gaussian, gradient: Gaussian) -> Gaussian:
 
     `gradient` c holds the derivative of a loss in every array of g, as `jax.grad` returns it; for
     the mean it gives Σc, for a factor L L Φ(Lᵀc) with half a diagonal in Φ. O(d³) for dense
-    factors, O(d) for diagonals, O(db³) for a band. For structures whose arrays are identified: not
-    for low rank, Kronecker products, roots and sums, of which many give one law, nor Toeplitz.
+    factors, O(d) for diagonals, O(db³) for a band. Of a root and a Kronecker product many changes
+    move the law alike: it is one of those. For low rank, Toeplitz and sums F ties all parameters,
+    and its inverse is the solution of a system of their number: by conjugate gradients from
+    `fisher_vector_product`, say.
 
     Raises:
         TypeError: the structure has no closed form.
@@ -58,11 +59,19 @@ def natural_gradient(g: Gaussian, gradient: Gaussian) -> Gaussian:
     >>> natural_gradient(from_scale([0.0], [2.0]), from_scale([0.25], [0.5]))
     Gaussian(mean=Array([1.], dtype=float32), cov=Diagonal(scale=Array([1.], dtype=float32)))
     """
-    if jax.tree.structure(g) != jax.tree.structure(gradient):
-        raise _errors.unlike_structures("gradient", gradient.cov, "g", g.cov)
+    _like(g, "gradient", gradient)
     cov = g.cov.fisher_solve(gradient.cov)
     if cov is None:
         raise _errors.no_natural_gradient(g.cov)
     step = Gaussian(g.cov.times(gradient.mean), cov)
     valid = g.cov.is_valid() & (g.cov.logdet() > -jnp.inf)
     return jax.tree.map(lambda x: jnp.where(valid, x, jnp.nan), step)
+
+
+def _like(g: Gaussian, name: str, other: Gaussian) -> None:
+    """Refuses what is no change of the arrays of g."""
+    if jax.tree.structure(g) != jax.tree.structure(other):
+        raise _errors.unlike_structures(name, other.cov, "g", g.cov)
+    shapes, others = ([x.shape for x in jax.tree.leaves(y)] for y in (g, other))
+    if shapes != others:
+        raise ValueError(f"{name} must have arrays of the shapes {shapes} of g, got {others}.")

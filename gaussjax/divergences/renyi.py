@@ -10,6 +10,7 @@ from gaussjax.covariances import pairs
 from gaussjax.covariances.mixtures import skewed_divergence
 from gaussjax.divergences.kl import kl_divergence, zero_to_itself
 from gaussjax.gaussian import Gaussian
+from gaussjax.linalg.ranges import root_of_square
 
 
 def renyi_divergence(p: Gaussian, q: Gaussian, *, order: float | Array) -> Float[Array, "..."]:
@@ -22,8 +23,10 @@ def renyi_divergence(p: Gaussian, q: Gaussian, *, order: float | Array) -> Float
 
     A sum of terms that are not negative, exact in float32 even when p is close to q, where it is
     ½α δᵀFδ for a change δ of the parameters and their Fisher information F: zero, with a zero
-    gradient, at p = q. Infinite where one is singular. A d × d array is made where the sum of both
-    has no structure, and where α > 1 for what is not diagonal, circulant, or blocks of those.
+    gradient, at p = q. Infinite where one is singular. O(d r²) between low-rank covariances for
+    α < 1, O(Σ dᵢ³ + d Σ dᵢ) between Kronecker products of factors of sizes dᵢ, O(d b³) between
+    bands. A d × d array is made where the sum of both has no structure, and where α > 1 for what is
+    not diagonal, circulant, a Kronecker product, or blocks of those.
 
     Raises:
         TypeError: `order` is not a number.
@@ -82,8 +85,7 @@ def hellinger_distance(p: Gaussian, q: Gaussian) -> Float[Array, "..."]:
     >>> print(f"{hellinger_distance(from_scale([2.0], [1.0]), standard(1)):.4f}")
     0.6273
     """
-    square = -jnp.expm1(-bhattacharyya_distance(p, q))
-    return jnp.where(square == 0, 0.0, jnp.sqrt(jnp.where(square == 0, 1.0, square)))
+    return root_of_square(-jnp.expm1(-bhattacharyya_distance(p, q)))
 
 
 def chi_squared_divergence(p: Gaussian, q: Gaussian) -> Float[Array, "..."]:

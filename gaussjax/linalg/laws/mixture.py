@@ -55,13 +55,11 @@ def excess_of_mean(
     if a.ndim == b.ndim == 1:
         return _of_diagonals(a, b, shift, alpha, beta)
     a, b = (jnp.diag(x) if x.ndim == 1 else jnp.tril(x) for x in (a, b))
-    root = root_of_mean(a, b, alpha, beta, inside=inside)
-    regular = jnp.all(jnp.diagonal(root) > 0)  # false where it is NaN
-    identity = jnp.eye(len(shift), dtype=root.dtype)
-    distance = inv_quad_lower(jnp.where(regular, root, identity), shift)
+    mean = _mean(a, b, alpha, beta, inside=inside)
+    regular = jnp.all(jnp.diagonal(mean.root) > 0)  # false where it is NaN
     known = jnp.all(jnp.isfinite(a)) & jnp.all(jnp.isfinite(b)) & ~jnp.any(jnp.isnan(shift))
     lost = jnp.where(known & (not inside), jnp.inf, jnp.nan)
-    return jnp.where(regular, _excess(a, b, alpha, beta, inside) + alpha * distance, lost)
+    return jnp.where(regular, _excess(a, b, shift, alpha, beta, mean, inside), lost)
 
 
 def root_of_mean(
@@ -72,31 +70,39 @@ def root_of_mean(
 
 
 # At fixed A, B and β, βD(A, M) + (1 − β)D(B, M) is least where M is the mean: what M changes by
-# counts for nothing. The rest is the gradient of D, with tril(C⁻ᵀE) + diag(r/L) for its L.
-@functools.partial(jax.custom_jvp, nondiff_argnums=(4,))
-def _excess(a: Array, b: Array, alpha: Array, beta: Array, inside: bool) -> Array:
-    mean = _mean(a, b, alpha, beta, inside=inside)
+# counts for nothing. The rest is the gradient of D, with tril(C⁻ᵀE) + diag(r/L) for its L. Of the
+# distance it is 2uᵀdv − uᵀdM u with u = M⁻¹v. So one mean does for the value and the gradient, and
+# only second derivatives need one of its own.
+@functools.partial(jax.custom_jvp, nondiff_argnums=(6,))
+def _excess(
+    a: Array, b: Array, shift: Array, alpha: Array, beta: Array, mean: Mean, inside: bool
+) -> Array:
+    distance = inv_quad_lower(mean.root, shift)
     if inside:
-        return _divergence(a, mean.first, mean.root) + alpha / beta * _divergence(
-            b, mean.second, mean.root
-        )
+        parts = [_divergence(*x, mean.root) for x in ((a, mean.first), (b, mean.second))]
+        return parts[0] + alpha / beta * parts[1] + alpha * distance
     more = _change(_of_ratio(a, b), beta)  # Z − I, and the identity is the root of B beside it
     diagonal = jnp.diagonal(more)
     value = _squares(more) + 2 * jnp.sum(minus_log1p(diagonal, 1 + diagonal))
-    return divergence_of_roots(a, b, jnp.zeros_like(diagonal)) - value / beta
+    return divergence_of_roots(a, b, jnp.zeros_like(shift)) - value / beta + alpha * distance
 
 
 @_excess.defjvp
 def _(inside, primals, tangents):
-    (a, b, alpha, beta), (da, db, _, dbeta) = primals, tangents
-    root, first, second = _mean(a, b, alpha, beta, inside=inside)
-    value = _excess(a, b, alpha, beta, inside)
+    (a, b, shift, alpha, beta, mean), (da, db, dshift, dalpha, dbeta, _) = primals, tangents
+    root, first, second = mean
     slopes = [
         solve_triangle(root, e, transpose=True) + jnp.diag(jnp.diagonal(e) / jnp.diagonal(x))
         for e, x in ((first, a), (second, b))
     ]
     moved = jnp.sum(slopes[0] * da) + alpha / beta * jnp.sum(slopes[1] * db)
-    return value, 2 * moved - _divergence(b, second, root) / jnp.square(beta) * dbeta
+    moved = 2 * moved - _divergence(b, second, root) / jnp.square(beta) * dbeta
+    w = solve(root, shift)
+    u = solve(root, w, transpose=True)
+    x, y = dot(a.T, u), dot(b.T, u)
+    change = beta * jnp.sum(x * dot(da.T, u)) + alpha * jnp.sum(y * dot(db.T, u))
+    change = 2 * (jnp.sum(u * dshift) - change) - _squares(x) * dbeta - _squares(y) * dalpha
+    return _excess(*primals, inside), moved + alpha * change + _squares(w) * dalpha
 
 
 def _divergence(a: Array, e: Array, root: Array) -> Array:
