@@ -71,9 +71,10 @@ def fisher_rao_bounds(p: Gaussian, q: Gaussian) -> FisherRaoBounds:
     """Certified bounds of the Fisher-Rao distance, up to rounding; equal where a form is closed.
 
     Below: the distance of (Σ + μμᵀ, μ; μᵀ, 1) among positive definite matrices, in which the
-    Gaussians lie with their metric. Above: the least of some paths, with first the mean and then
-    the covariance moved, the other way round, √J for `jeffreys_divergence`, and between diagonals
-    the one that moves every coordinate alone. O(d³), from d × d arrays of any structure
+    Gaussians lie with their metric, or between diagonals that of one coordinate, if larger. Above:
+    the least of some paths, with first the mean and then the covariance moved, the other way round,
+    √J for `jeffreys_divergence`, and between diagonals the one that moves every coordinate alone.
+    O(d³), from d × d arrays of any structure
 
     Raises:
         ValueError: dimensions differ or batch shapes do not broadcast.
@@ -108,6 +109,7 @@ def fisher_rao_bounds(p: Gaussian, q: Gaussian) -> FisherRaoBounds:
     if roots[0].ndim == 1:
         alone = _in_half_planes(shift, *roots)
         upper = jnp.minimum(upper, root_of_square(jnp.sum(jnp.square(alone))))
+        lower = jnp.maximum(lower, jnp.max(alone, initial=0))
     return FisherRaoBounds(jnp.minimum(lower, upper) + lost, upper + lost)
 
 
