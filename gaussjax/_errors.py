@@ -291,6 +291,13 @@ def no_such_option(structure: str, option: str) -> TypeError:
     return TypeError(f"{structure} has no use for {option}: leave it out.")
 
 
+def no_derivatives(what: str) -> TypeError:
+    """The sentence for an estimate that cannot be differentiated."""
+    return TypeError(
+        f"{what} has no derivatives: give it jax.lax.stop_gradient of what is differentiated."
+    )
+
+
 def part_sizes(structure: str, sizes: Any, dim: int) -> tuple[int, ...]:
     """Sizes of blocks, which add up to the dimension, or of factors, which multiply to it."""
     if not isinstance(sizes, tuple | list) or not sizes:

@@ -215,6 +215,42 @@ def test_gradients_of_a_fit_are_those_of_the_closed_form():
     np.testing.assert_allclose(jax.jit(jax.grad(loss))(X), expected, rtol=1e-2, atol=1e-5)
 
 
+LOOPS = {
+    "Kronecker": lambda x: gj.fit(x, structure=gj.Kronecker, sizes=(2, 2)),
+    "Toeplitz": lambda x: gj.fit(x, structure=gj.Toeplitz),
+    "student_t": gj.student_t.fit,
+    "student_t of given degrees": lambda x: gj.student_t.fit(x, degrees=4.0),
+    "fit_missing": lambda x: gj.fit_missing(x, mask=np.arange(240).reshape(60, 4) % 7 > 0, most=1),
+}
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_derivatives_of_a_loop_are_those_of_where_it_ends(loop):
+    rng = np.random.default_rng(5)
+    x = (rng.standard_t(4, (60, 4)) @ (np.eye(4) + 0.5)).astype(np.float32)
+    direction = rng.standard_normal(x.shape).astype(np.float32)
+
+    def loss(x):
+        leaves = jax.tree.leaves(LOOPS[loop](x))
+        return sum(jnp.sum(v * jnp.cos(jnp.arange(float(v.size))).reshape(v.shape)) for v in leaves)
+
+    value, slope = quick_jit(loss), quick_jit(jax.grad(loss))(x)
+    step = np.float32(0.01)
+    expected = (value(x + step * direction) - value(x - step * direction)) / (2 * step)
+    np.testing.assert_allclose(jnp.vdot(slope, direction), expected, rtol=2e-2)
+
+
+def test_a_loop_that_does_not_come_to_rest_has_no_derivative():
+    mask = np.arange(240).reshape(60, 4) % 7 > 0
+
+    def loss(x):
+        return gj.fit_missing(x, mask=mask, most=1, steps=2).mean[0]
+
+    value, slope = jax.jvp(loss, (X[:60, :4],), (np.ones((60, 4), np.float32),))
+    assert np.isfinite(value)
+    assert np.isnan(slope)
+
+
 # Bad input ---------------------------------------------------------------------------------------
 
 
@@ -222,6 +258,16 @@ def test_gradients_of_a_fit_are_those_of_the_closed_form():
     ("call", "error", "sentence"),
     [
         (lambda: gj.fit(X[:4]), ValueError, "at least 7 rows for Cholesky of dimension 6"),
+        (
+            lambda: gj.fit(X[:3, :4], structure=gj.Kronecker, sizes=(2, 2)),
+            ValueError,
+            "at least 4 rows for Kronecker of dimension 4",
+        ),
+        (
+            lambda: jax.grad(lambda x: gj.logdet(gj.factor_analysis(x, rank=2)))(jnp.array(X)),
+            TypeError,
+            "factor_analysis has no derivatives",
+        ),
         (lambda: gj.fit(X[0]), ValueError, "data must have at least 2 axes"),
         (lambda: gj.fit(X, rank=2), TypeError, "Cholesky has no use for rank"),
         (lambda: gj.fit(X, structure=gj.LowRank), TypeError, "LowRank needs rank"),

@@ -62,8 +62,41 @@ def test_outliers_are_as_many_as_the_level_says():
 
 
 def test_criteria_are_those_of_the_textbook():
-    np.testing.assert_allclose(gj.aic(-12.5, 3), 31.0)
-    np.testing.assert_allclose(gj.bic(-12.5, 3, 50), 3 * np.log(50) + 25, rtol=1e-6)
+    x = RNG.standard_normal((50, 4)).astype(np.float32)
+    x[7] = np.nan
+    total = st.multivariate_normal(MU, SIGMA).logpdf(np.delete(x, 7, 0)).sum()
+    mask = np.arange(50) != 7
+    np.testing.assert_allclose(gj.aic(G, x, mask=mask), 2 * 14 - 2 * total, rtol=1e-5)
+    expected = 14 * np.log(49) - 2 * total
+    np.testing.assert_allclose(gj.bic(G, x, mask=mask), expected, rtol=1e-5)
+    both = gj.bic(G, np.stack([x, x[::-1]]), mask=np.stack([mask, mask[::-1]]), parameters=0)
+    np.testing.assert_allclose(both, [-2 * total] * 2, rtol=1e-5)
+    assert np.isnan(gj.aic(G, x))
+
+
+COUNTED = {
+    "Isotropic": gj.Isotropic(2.0, 6),
+    "Diagonal": gj.Diagonal(np.linspace(1, 2, 6)),
+    "Cholesky": gj.Cholesky(np.eye(6) + np.tril(np.ones((6, 6)))),
+    "PrecisionCholesky": gj.PrecisionCholesky(np.eye(6) + np.tril(np.ones((6, 6)))),
+    "Root": gj.Root(RNG.standard_normal((6, 2))),
+    "LowRank": gj.LowRank(np.linspace(1, 2, 6), RNG.standard_normal((6, 2))),
+    "Kronecker": gj.Kronecker((gj.Cholesky(np.eye(2) + 0.5), gj.Cholesky(np.eye(3) + 0.5))),
+    "BlockDiagonal": gj.BlockDiagonal((gj.Isotropic(2.0, 2), gj.Cholesky(np.eye(4) + 0.5))),
+    "StackedBlocks": gj.StackedBlocks(gj.Cholesky(np.eye(3)[None] + np.full((2, 3, 3), 0.5))),
+    "Circulant": gj.Circulant(np.array([4.0, 3.0, 2.0, 1.0, 2.0, 3.0])),
+    "Toeplitz": gj.Toeplitz(0.5 ** np.arange(6)),
+    "BandedPrecision": gj.BandedPrecision(np.array([[2.0] * 6, [1.0] * 6, [0.5] * 6])),
+}
+
+
+@pytest.mark.parametrize("name", COUNTED)
+def test_a_structure_has_as_many_parameters_as_directions(name):
+    """The rank of the derivative of Σ in the arrays of its structure."""
+    cov = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), COUNTED[name])
+    flat, back = ravel_pytree(cov)
+    jacobian = jax.jacfwd(lambda v: gj.covariance(gj.Gaussian(jnp.zeros(6), back(v))))(flat)
+    assert np.linalg.matrix_rank(jacobian.reshape(36, -1), tol=1e-3) == cov.num_parameters
 
 
 # Student t ---------------------------------------------------------------------------------------

@@ -39,6 +39,12 @@ class BandedPrecision(Covariance):
         """Columns of `lower`."""
         return self.lower.shape[-1]
 
+    @property
+    def num_parameters(self) -> int:
+        """Entries on d long and b shorter diagonals."""
+        width = min(self.lower.shape[-2], self.dim)
+        return self.dim * width - width * (width - 1) // 2
+
     def color(self, noise: Float[Array, " d"], /) -> Float[Array, " d"]:
         """L⁻ᵀ ε. O(db²)"""
         return banded.solve_transpose(self.lower, noise)

@@ -38,7 +38,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from gaussjax import _errors
-from gaussjax._struct import batch_rank, exported
+from gaussjax._struct import batch_rank, exported, fields_of
 from gaussjax.linalg import semidefinite
 from gaussjax.linalg._kernels import small
 from gaussjax.linalg.products import dot, gram
@@ -214,6 +214,14 @@ class Covariance(abc.ABC):
         return None
 
     # Derived: a structure overrides one to compute it at a lower cost, which it states ------------
+
+    @property
+    def num_parameters(self) -> int:
+        """Free numbers of Σ: its own and those of its parts, at most those of any matrix."""
+        own = [(x, rank) for path, x, rank in fields_of(self) if path.count(".") == 1]
+        count = sum(math.prod(np.shape(x)[np.ndim(x) - rank :]) for x, rank in own)
+        count += sum(part.num_parameters for part in parts_of(self))
+        return min(count, self.dim * (self.dim + 1) // 2)
 
     @property
     def noise_dim(self) -> int:

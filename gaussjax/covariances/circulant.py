@@ -35,6 +35,11 @@ class Circulant(Covariance):
         """Length of `spectrum`."""
         return self.spectrum.shape[-1]
 
+    @property
+    def num_parameters(self) -> int:
+        """Half of the spectrum, which mirrors itself."""
+        return self.dim // 2 + 1 if self.dim else 0
+
     def color(self, noise: Float[Array, " d"], /) -> Float[Array, " d"]:
         """Σ^{1/2} ε."""
         return self._filtered(jnp.sqrt(self._half), noise)

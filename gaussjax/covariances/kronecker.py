@@ -41,6 +41,12 @@ class Kronecker(Covariance):
         """Product of the sizes."""
         return math.prod(self._sizes)
 
+    @property
+    def num_parameters(self) -> int:
+        """Those of the factors, which share one scale."""
+        shared = len(self.factors) - 1
+        return sum(f.num_parameters for f in self.factors) - shared
+
     def color(self, noise: Float[Array, " d"], /) -> Float[Array, " d"]:
         """⊗ Cᵢ ε: each factor along its own axis."""
         return self._along_axes([f.color for f in self.factors], noise)

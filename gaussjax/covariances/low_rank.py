@@ -37,6 +37,12 @@ class LowRank(Covariance):
         """Length of `scale`."""
         return self.scale.shape[-1]
 
+    @property
+    def num_parameters(self) -> int:
+        """Those of s and of W, whose columns may be turned: d + d r − r (r − 1)/2."""
+        r = min(self.factor.shape[-1], self.dim)
+        return min(self.dim * (1 + r) - r * (r - 1) // 2, self.dim * (self.dim + 1) // 2)
+
     def color(self, noise: Float[Array, " d"], /) -> Float[Array, " d"]:
         """C ε for a square root C. O(dr) after O(dr²) once"""
         return low_rank.color(self._eliminated(), noise)

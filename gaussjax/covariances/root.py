@@ -34,6 +34,12 @@ class Root(Covariance):
         """Rows of `factor`."""
         return self.factor.shape[-2]
 
+    @property
+    def num_parameters(self) -> int:
+        """Those of F, whose columns may be turned: d k − k (k − 1)/2."""
+        k = min(self.factor.shape[-1], self.dim)
+        return self.dim * k - k * (k - 1) // 2
+
     def color(self, noise: Float[Array, " d"], /) -> Float[Array, " d"]:
         """L ε for the lower L with L Lᵀ = F Fᵀ. O(d²) after O(d² k) once"""
         return dot(self.covariance_root(), noise)

@@ -36,6 +36,11 @@ class StackedBlocks(Covariance):
         """n times the size of a block."""
         return self._count * self.blocks.dim
 
+    @property
+    def num_parameters(self) -> int:
+        """n times those of a block."""
+        return self._count * self.blocks.num_parameters
+
     def color(self, noise: Float[Array, " d"], /) -> Float[Array, " d"]:
         """Cᵢ εᵢ."""
         return self._map(lambda c, v: c.color(v), noise)

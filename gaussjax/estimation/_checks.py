@@ -37,8 +37,22 @@ def values(result: Any, data: Any, weights: Any, mask: Any, what: str) -> None:
         cure = "a mask says which rows to read, and fit_missing takes rows with holes"
         over = tuple(range(max(finite.ndim - 2, 0), finite.ndim))
         _errors.all_true("data must be finite", jnp.all(finite, over), cure)
-    cure = "constant or dependent columns, or too few rows, have no such estimate"
+    cure = (
+        "constant or dependent columns, too few rows, or variances beyond the dtype's range "
+        "have no such estimate"
+    )
     _errors.all_true(f"data must vary in every direction for {what}", works, cure)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def without_derivatives(what: str, tree: Any) -> Any:
+    """`tree`, of which a derivative is a sentence: singular vectors may not have one."""
+    return tree
+
+
+@without_derivatives.defjvp
+def _(what: str, primals: Any, tangents: Any) -> Any:
+    raise _errors.no_derivatives(what)
 
 
 def _holds_leaves(data: Any) -> bool:

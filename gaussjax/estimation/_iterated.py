@@ -1,5 +1,6 @@
 """Maximum likelihood without a closed form: loops until an estimate stops changing."""
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -11,32 +12,97 @@ from jaxtyping import Array
 
 from gaussjax.covariances import Cholesky, Covariance, Kronecker
 from gaussjax.estimation._rules import Scatter, regular_root
+from gaussjax.linalg.ranges import lengths, unit_of
 from gaussjax.linalg.triangular import solve
+
+State = tuple[Any, Array, Array, Array]
+"""What repeats, the least change so far, steps since that one, and all steps."""
 
 STEPS = 500
 PATIENCE = 10
 """Steps without a smaller change than any before, after which changes are rounding noise."""
 
 
+def fixed_point(
+    step: Callable[[Any, Any], Any],
+    change: Callable[[Any, Any], Array],
+    args: Any,
+    start: Any,
+    steps: int,
+) -> Any:
+    """x with x = f(θ, x), with the derivatives of that point in θ, and not those of the loop.
+
+    `step` f and `change` depend on `args` θ alone. NaN derivatives where a loop does not come to
+    rest.
+    """
+    return _fixed_point(step, change, args, start, steps)[0]
+
+
+# dx = ∂f/∂θ dθ + J dx with J = ∂f/∂x, that is (I − J) dx = ∂f/∂θ dθ.
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1, 4))
+def _fixed_point(
+    step: Callable[..., Any], change: Callable[..., Array], args: Any, start: Any, steps: int
+) -> tuple[Any, Array]:
+    return until_still(functools.partial(step, args), change, start, steps)
+
+
+@_fixed_point.defjvp
+def _(step: Any, change: Any, steps: int, primals: Any, tangents: Any) -> Any:
+    (args, start), (dargs, _) = primals, tangents
+    x, rests = _fixed_point(step, change, args, start, steps)
+    _, rhs = jax.jvp(lambda args: step(args, x), (args,), (dargs,))
+    _, along = jax.linearize(lambda x: step(args, x), x)
+    dx = lax.custom_linear_solve(
+        lambda v: jax.tree.map(jnp.subtract, v, along(v)),
+        rhs,
+        solve=_by_series,
+        transpose_solve=_by_series,
+    )
+    return (x, rests), (jax.tree.map(lambda v: v / rests, dx), jnp.zeros_like(rests))
+
+
+def _by_series(apply: Callable[[Any], Any], rhs: Any) -> Any:
+    """v with (I − J) v = b, as Σ Jᵏ b: it converges as fast as steps do."""
+
+    def step(v: Any) -> Any:
+        return jax.tree.map(lambda b, v, left: b + (v - left), rhs, v, apply(v))
+
+    def change(old: Any, new: Any) -> Array:
+        pairs = zip(jax.tree.leaves(old), jax.tree.leaves(new), strict=True)
+        sizes = [(_largest(b - a), _largest(b)) for a, b in pairs]
+        return jnp.max(jnp.stack([size / jnp.where(of == 0, 1.0, of) for size, of in sizes]))
+
+    v, rests = until_still(step, change, rhs, STEPS)
+    return jax.tree.map(lambda v: v / rests, v)
+
+
+def _largest(values: Array) -> Array:
+    return jnp.max(jnp.abs(values), initial=0)
+
+
 def until_still(
     step: Callable[[Any], Any], change: Callable[[Any, Any], Array], start: Any, steps: int
-) -> Any:
-    """Repeats a step until it changes nothing: to 16 ε, or as far as rounding lets changes fall."""
+) -> tuple[Any, Array]:
+    """Repeats a step until it changes nothing: to 16 ε, or as far as rounding lets changes fall.
+
+    Also whether it came to rest within so many steps: 1, or NaN.
+    """
     dtype = jnp.result_type(*jax.tree.leaves(start))
     tolerance = 16 * float(jnp.finfo(dtype).eps)
 
-    def once(state: tuple[Any, Array, Array, Array]) -> tuple[Any, Array, Array, Array]:
+    def once(state: State) -> State:
         old, best, stale, count = state
         new = step(old)
         size = change(old, new)
         return new, jnp.minimum(best, size), jnp.where(size < best, 0, stale + 1), count + 1
 
-    def goes_on(state: tuple[Any, Array, Array, Array]) -> Array:
-        _, best, stale, count = state
-        return (best > tolerance) & (stale < PATIENCE) & (count < steps)  # NaN ends it
+    def moves(state: State) -> Array:
+        return (state[1] > tolerance) & (state[2] < PATIENCE)  # NaN ends it
 
     zero = jnp.array(0)
-    return lax.while_loop(goes_on, once, (start, jnp.array(jnp.inf, dtype), zero, zero))[0]
+    state = (start, jnp.array(jnp.inf, dtype), zero, zero)
+    last = lax.while_loop(lambda s: moves(s) & (s[3] < steps), once, state)
+    return last[0], jnp.where(moves(last), jnp.nan, jnp.ones((), dtype))
 
 
 def change_of_law(shift: Array, old: Covariance, new: Covariance) -> Array:
@@ -52,25 +118,22 @@ def kronecker(s: Scatter, sizes: tuple[int, ...]) -> Covariance:
 
     Source: Dutilleul, J. Stat. Comput. Simul. 64 (1999).
     """
-    k, d = s.rows.shape
-    table = s.rows.reshape(k, *sizes)
-    count = len(sizes)
 
-    def update(lowers: list[Array], i: int) -> Array:
+    def update(table: Array, weight: Array, lowers: list[Array], i: int) -> Array:
         """A root of Σᵢ given the others."""
         white = table
         for j, lower in enumerate(lowers):
             if j != i:
                 white = _along(lambda m, low=lower: solve(low, m), white, j + 1)
         rows = jnp.moveaxis(white, i + 1, -1).reshape(-1, sizes[i])
-        return regular_root(rows) / jnp.sqrt(s.weight * (d // sizes[i]))
+        return regular_root(rows) / jnp.sqrt(weight * (dim // sizes[i]))
 
-    def step(before: tuple[Array, ...]) -> tuple[Array, ...]:
+    def step(args: tuple[Array, Array], before: tuple[Array, ...]) -> tuple[Array, ...]:
         lowers = list(before)
         for i in range(count):
-            lowers[i] = update(lowers, i)
+            lowers[i] = update(*args, lowers, i)
             if i < count - 1:  # one scale for all, that of the last
-                lowers[i] = lowers[i] * math.sqrt(sizes[i]) / jnp.sqrt(jnp.sum(lowers[i] ** 2))
+                lowers[i] = lowers[i] * math.sqrt(sizes[i]) / lengths(lowers[i].reshape(1, -1))[0]
         return tuple(lowers)
 
     def change(old: tuple[Array, ...], new: tuple[Array, ...]) -> Array:
@@ -78,10 +141,31 @@ def kronecker(s: Scatter, sizes: tuple[int, ...]) -> Covariance:
         turned = [solve(a, b) - jnp.eye(len(a), dtype=a.dtype) for a, b in pairs]
         return jnp.max(jnp.stack([jnp.max(jnp.abs(x)) for x in turned]))
 
+    count, dim = len(sizes), s.rows.shape[1]
+    unit = unit_of(_largest(s.rows))
+    table = (s.rows / unit).reshape(-1, *sizes)
     start = tuple(jnp.eye(n, dtype=table.dtype) for n in sizes)
-    lowers = until_still(step, change, start, STEPS)
+    *others, last = fixed_point(step, change, (table, s.weight), start, STEPS)
     valid = jnp.all(s.varies)
+    lowers = (*others, unit * last)
     return Kronecker(tuple(Cholesky(jnp.where(valid, x, jnp.nan)) for x in lowers))
+
+
+def rows_for(sizes: tuple[int, ...]) -> int:
+    """Rows from which on two factors have one estimate; of more, rows that leave none singular.
+
+    With fewer the likelihood has no largest value, or has it at many places.
+
+    Source: Derksen & Makam, Maximum likelihood estimation for matrix normal models via quiver
+    representations, SIAM J. Appl. Algebra Geom. 5 (2021).
+    """
+    dim, known = math.prod(sizes), max(-(-n * n // math.prod(sizes)) for n in sizes)
+    if len(sizes) == 2:
+        common = math.gcd(*sizes)
+        most = 1 if common == 1 else -1
+        while (sizes[0] ** 2 + sizes[1] ** 2 - known * dim) // common**2 > most:
+            known += 1
+    return known + 1  # one is for the mean
 
 
 def _along(function: Callable[[Array], Array], table: Array, axis: int) -> Array:

@@ -21,7 +21,7 @@ from gaussjax.covariances import (
     Isotropic,
     LowRank,
 )
-from gaussjax.estimation import _data
+from gaussjax.estimation import _checks, _data
 from gaussjax.linalg import fourier
 from gaussjax.linalg.ranges import lengths
 from gaussjax.linalg.roots import triangular_root
@@ -72,6 +72,7 @@ def low_rank(s: Scatter, rank: int) -> Covariance:
     Source: Tipping & Bishop, J. R. Statist. Soc. B 61 (1999), eqs. 7-8.
     """
     d = s.rows.shape[1]
+    s = _checks.without_derivatives("fit of LowRank", s)
     vectors, values = principal_axes(s.rows.T / jnp.sqrt(s.weight))
     pad = max(rank - len(values), 0)
     vectors, values = jnp.pad(vectors, ((0, 0), (0, pad))), jnp.pad(values, (0, pad))
@@ -79,7 +80,8 @@ def low_rank(s: Scatter, rank: int) -> Covariance:
     floor = _eps(values) * max(s.rows.shape) * jnp.max(values, initial=0)
     noise = _or_nan(noise > floor / d**0.5, noise)
     # (λ − σ²) as (√λ − σ)(√λ + σ): it is exact where it is small
-    kept = jnp.sqrt(jnp.maximum((values[:rank] - noise) * (values[:rank] + noise), 0.0))
+    apart = jnp.sqrt(jnp.maximum(values[:rank] - noise, 0.0))
+    kept = apart * jnp.sqrt(values[:rank] + noise)
     return LowRank(jnp.broadcast_to(noise, (d,)), vectors[:, :rank] * kept[None])
 
 

@@ -16,7 +16,7 @@ from gaussjax.linalg.products import dot, gram
 from gaussjax.linalg.ranges import lengths, unit_of
 from gaussjax.linalg.triangular import logdet_of_triangle, solve
 
-STEPS = 100
+STEPS = 500
 SHORTER = 12  # powers of ½ of a step that are tried
 
 
@@ -26,8 +26,16 @@ def toeplitz(s: Scatter) -> Covariance:
     Source: Anderson, Annals of Statistics 1 (1973), §4 (linear structure); Gray, §4.
     """
     d = s.rows.shape[1]
+    if d == 0:
+        return Toeplitz(s.weight * jnp.zeros(0, s.rows.dtype))
     unit = unit_of(lengths(s.rows.reshape(1, -1))[0] / jnp.sqrt(d * s.weight))
-    rows = s.rows / (unit * jnp.sqrt(s.weight))
+    column, _ = _best_column(s.rows / (unit * jnp.sqrt(s.weight)))
+    return Toeplitz(jnp.square(unit) * jnp.where(jnp.any(s.varies), column, jnp.nan))
+
+
+@jax.custom_jvp
+def _best_column(rows: Float[Array, "k d"]) -> tuple[Array, Array]:
+    """The column, and 1, or NaN where the loop does not come to rest."""
     scatter = gram(rows.T)
 
     def loss(column: Array) -> Array:
@@ -36,11 +44,9 @@ def toeplitz(s: Scatter) -> Covariance:
         return jnp.where(jnp.isnan(value), jnp.inf, value)
 
     def step(column: Array) -> Array:
-        lower = factorise(_matrix(column))
-        precision = gram(solve(lower, jnp.eye(d, dtype=column.dtype)).T)
-        slope = _diagonal_sums(dot(dot(precision, scatter), precision) - precision)
+        precision = _precision(column)
         root = factorise(_information(precision))
-        change = solve(root, solve(root, slope), transpose=True)
+        change = solve(root, solve(root, _slope(precision, scatter)), transpose=True)
         sizes = 0.5 ** jnp.arange(SHORTER, dtype=column.dtype)
         tried = column[None] + sizes[:, None] * change[None]
         before = loss(column)
@@ -52,8 +58,31 @@ def toeplitz(s: Scatter) -> Covariance:
     def change(old: Array, new: Array) -> Array:
         return jnp.max(jnp.abs(new - old)) / jnp.abs(old[0])
 
-    column = until_still(step, change, _diagonal_sums(scatter) / (d * _both(d, rows.dtype)), STEPS)
-    return Toeplitz(jnp.square(unit) * jnp.where(jnp.any(s.varies), column, jnp.nan))
+    d = rows.shape[1]
+    return until_still(step, change, _diagonal_sums(scatter) / (d * _both(d, rows.dtype)), STEPS)
+
+
+# The slope stays zero: its derivative in the column, −H, times the column's is that in the data.
+@_best_column.defjvp
+def _(primals, tangents):
+    column, rests = _best_column(*primals)
+    precision = _precision(column)
+    _, moved = jax.jvp(lambda rows: _slope(precision, gram(rows.T)), primals, tangents)
+    scatter = gram(primals[0].T)
+    bend = jax.jacfwd(lambda column: _slope(_precision(column), scatter))(column)
+    root = factorise(-bend)  # definite where the likelihood is largest, and NaN elsewhere
+    change = solve(root, solve(root, moved), transpose=True)
+    return (column, rests), (change / rests, jnp.zeros_like(rests))
+
+
+def _precision(column: Float[Array, " d"]) -> Float[Array, "d d"]:
+    lower = factorise(_matrix(column))
+    return gram(solve(lower, jnp.eye(len(column), dtype=column.dtype)).T)
+
+
+def _slope(precision: Array, scatter: Array) -> Float[Array, " d"]:
+    """Twice the derivative of the mean likelihood in the column."""
+    return _diagonal_sums(dot(dot(precision, scatter), precision) - precision)
 
 
 def _both(d: int, dtype: jnp.dtype) -> Float[Array, " d"]:

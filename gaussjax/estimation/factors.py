@@ -70,6 +70,7 @@ def _factors(
     rank: int,
     steps: int,
 ) -> Gaussian:
+    rows = _checks.without_derivatives("factor_analysis", rows)
     root = rows.T / jnp.sqrt(weight)
     valid = _data.varies(mean, rows, weight) & (weight > 0)
     sizes = jnp.where(valid, lengths(root), jnp.nan)
@@ -90,5 +91,5 @@ def _factors(
     def change(old: Array, new: Array) -> Array:
         return jnp.max(jnp.abs(new / old - 1), initial=0)
 
-    scale = _iterated.until_still(step, change, sizes * 0.5**0.5, steps)
+    scale, _ = _iterated.until_still(step, change, sizes * 0.5**0.5, steps)
     return Gaussian(mean, LowRank(scale, factor(scale)))

@@ -45,7 +45,8 @@ def fit_missing(
     entries are missing at random this is the estimate that complete rows, or the means of columns,
     are not. Entries off the mask are not read. It ends when a step changes nothing but
     by rounding, at the latest after `steps` steps. Each of them is `em_step`, whose `scan` is the
-    trace of an estimate; the likelihood never falls. No reverse derivatives.
+    trace of an estimate; the likelihood never falls. Derivatives are those of where it
+    ends, and NaN if `steps` are too few.
 
     `most` m is the largest number of entries that are missing in a row. It is counted where the
     mask is known; under `jit` it is d, which costs more, unless you say it.
@@ -173,13 +174,13 @@ def _fit_missing(
 ) -> Gaussian:
     each = _weights(x, mask, weights, most)
 
-    def step(g: Gaussian) -> Gaussian:
-        return _stepped(g, x, mask, each, most)
+    def step(rows: tuple[Array, Array, Array], g: Gaussian) -> Gaussian:
+        return _stepped(g, *rows, most)
 
     def change(old: Gaussian, new: Gaussian) -> Array:
         return _iterated.change_of_law(new.mean - old.mean, old.cov, new.cov)
 
-    return _iterated.until_still(step, change, _start(x, mask, each), steps)
+    return _iterated.fixed_point(step, change, (x, mask, each), _start(x, mask, each), steps)
 
 
 def _weights(x: Array, mask: Array, weights: Array | None, most: int) -> Array:

@@ -48,7 +48,7 @@ RULES: dict[type[Covariance], Rule] = {
     BlockDiagonal: Rule(_rules.blocks, "sizes", lambda d, sizes: max(sizes) + 1),
     BandedPrecision: Rule(_rules.banded_precision, "bandwidth", lambda d, b: min(b + 1, d) + 1),
     Circulant: Rule(_rules.circulant, None, lambda d, _: 2),
-    Kronecker: Rule(_iterated.kronecker, "sizes", lambda d, sizes: 2),
+    Kronecker: Rule(_iterated.kronecker, "sizes", lambda d, sizes: _iterated.rows_for(sizes)),
     Toeplitz: Rule(_toeplitz.toeplitz, None, lambda d, _: 2, by_root=True),
 }
 
@@ -79,8 +79,8 @@ def fit(
     | `Kronecker` | `sizes` | by turns until nothing changes, O(n d Σ dᵢ) each |
     | `Toeplitz` | | by scoring, O(d³) each |
 
-    The last two are loops, without reverse derivatives; `LowRank` has none. `factor_analysis` is
-    the low rank with a noise of its own in each coordinate.
+    The last two are loops; derivatives are those of where they end. `LowRank` has none.
+    `factor_analysis` is the low rank with a noise of its own in each coordinate.
 
     Raises:
         TypeError: `structure` is none of these, or an option missing or not of it.

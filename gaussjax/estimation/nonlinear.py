@@ -88,6 +88,7 @@ def _values(m: Moments) -> Float[Array, "... d"]:
 
 def _spectrum(m: Moments) -> tuple[Array, Array, Array]:
     """A unit, eigenvectors as columns, and shrunk eigenvalues in that unit."""
+    m = _checks.without_derivatives("nonlinear_shrinkage", m)
     n = m.weight - 1
     root = m.root / jnp.sqrt(n)
     unit = unit_of(jnp.max(jnp.abs(root), initial=0))

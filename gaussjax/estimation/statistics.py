@@ -7,7 +7,7 @@ Array([[1. , 0.6],
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,8 @@ from gaussjax import _errors
 from gaussjax._dtypes import result_dtype
 from gaussjax._lift import lift, lift_as_whole
 from gaussjax._struct import exported
-from gaussjax.covariances.base import any_root
+from gaussjax.covariances.base import any_root, log_density
+from gaussjax.estimation import _checks, _data
 from gaussjax.gaussian import Gaussian
 from gaussjax.linalg.products import gram
 from gaussjax.linalg.ranges import lengths
@@ -103,7 +104,8 @@ def confidence_region(g: Gaussian, *, level: ArrayLike = 0.95) -> ConfidenceRegi
 
 @lift_as_whole
 def _region(g: Gaussian, level: Float[Array, "..."]) -> tuple[Array, Array, Array]:
-    vectors, sizes = principal_axes(any_root(g.cov))
+    root = _checks.without_derivatives("confidence_region", any_root(g.cov))
+    vectors, sizes = principal_axes(root)
     wide = g.dim - len(sizes)
     vectors, sizes = jnp.pad(vectors, ((0, 0), (0, wide))), jnp.pad(sizes, (0, wide))
     radius = jnp.sqrt(chi2_quantile(level, g.dim))
@@ -166,31 +168,76 @@ def outliers(
     return g.cov.inv_quad(x - g.mean) > chi2_quantile(level, g.dim)
 
 
-def aic(log_likelihood: ArrayLike, parameters: int) -> Float[Array, "..."]:
-    """Akaike's criterion 2k − 2 log L of a fit; smaller is better. O(1)
+def aic(
+    g: Gaussian,
+    x: ArrayLike,
+    *,
+    weights: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
+    parameters: int | None = None,
+) -> Float[Array, "..."]:
+    """Akaike's criterion 2k − 2 log L of a fit to rows x; smaller is better. O(n d²)
 
-    `log_likelihood` is `log_prob(g, x).sum()`, `parameters` k the free numbers of g: d
-    of the mean, and of the covariance one (`Isotropic`), d (`Diagonal`), d(d + 1)/2 (`Cholesky`).
+    `x` is `(..., n, d)`, with `weights` and a `mask` as in `moments`. k is d for the mean and
+    `g.cov.num_parameters`, unless `parameters` says something else: `fit` of a `LowRank` has one
+    noise for all coordinates, and so d − 1 less.
+
+    Raises:
+        ValueError: sizes differ or batch shapes do not broadcast.
 
     Source: Akaike, IEEE Trans. Automat. Contr. 19 (1974).
 
-    >>> aic(-10.0, 2)
-    Array(24., dtype=float32)
+    >>> from gaussjax import standard
+    >>> print(f"{aic(standard(1), [[0.0], [1.0]]):.3f}")  # 2 · 2 + 2 log 2π + 1
+    8.676
     """
-    k = _errors.dimension("parameters", parameters)
-    return 2.0 * k - 2.0 * _errors.real_array("log_likelihood", log_likelihood)
+    log_likelihood, _ = _log_likelihood(g, x, **_rows(weights, mask))
+    return 2.0 * _count(g, parameters) - 2.0 * log_likelihood
 
 
-def bic(log_likelihood: ArrayLike, parameters: int, rows: ArrayLike) -> Float[Array, "..."]:
-    """Schwarz's criterion k log n − 2 log L of a fit to n rows; smaller is better. O(1)
+def bic(
+    g: Gaussian,
+    x: ArrayLike,
+    *,
+    weights: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
+    parameters: int | None = None,
+) -> Float[Array, "..."]:
+    """Schwarz's criterion k log n − 2 log L of a fit to rows x; smaller is better. O(n d²)
 
-    Arguments as in `aic`; `rows` n may be a weight, `Moments.weight`.
+    Arguments and errors as in `aic`; n is the sum of the weights.
 
     Source: Schwarz, Annals of Statistics 6 (1978).
 
-    >>> bic(-10.0, 2, 1.0)
-    Array(20., dtype=float32)
+    >>> from gaussjax import standard
+    >>> print(f"{bic(standard(1), [[0.0], [1.0]]):.3f}")
+    6.062
     """
-    k = _errors.dimension("parameters", parameters)
-    value, n = _errors.real_arrays(log_likelihood=log_likelihood, rows=rows)
-    return k * jnp.log(n) - 2.0 * value
+    log_likelihood, n = _log_likelihood(g, x, **_rows(weights, mask))
+    return _count(g, parameters) * jnp.log(n) - 2.0 * log_likelihood
+
+
+@lift
+def _log_likelihood(
+    g: Gaussian,
+    x: Float[Array, "... n d"],
+    *,
+    weights: Float[Array, "... n"] | None = None,
+    mask: Bool[Array, "... n"] | None = None,
+) -> tuple[Array, Array]:
+    """Σ w log p(x), and Σ w."""
+    each = _data.row_weights(x, weights, mask)
+    rows = jnp.where((each == 0)[:, None], g.mean[None], x)  # what is not read may be NaN
+    values = jax.vmap(lambda row: log_density(g.cov, row - g.mean))(rows)
+    total = _data.weighted_sum(each, values[:, None])[0]
+    return total, _data.total_weight(len(x), each, weights, mask)
+
+
+def _rows(weights: Any, mask: Any) -> dict[str, Any]:
+    return {"weights": weights, "mask": mask}
+
+
+def _count(g: Gaussian, parameters: int | None) -> int:
+    if parameters is None:
+        return g.dim + g.cov.num_parameters
+    return _errors.dimension("parameters", parameters)

@@ -10,7 +10,7 @@ x = μ + C z √(ν/u) with z ~ N(0, I) and u ~ χ²_ν, for a scale Σ = C Cᵀ
 
 import functools
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -149,7 +149,7 @@ def fit(
     A row counts (ν + d)/(ν + δ²) with δ² its squared distance: far ones little. `degrees` ν is
     given, `()` or `(...)` (3 to 5 is usual for robustness), or estimated, between 0.1 and 1,000.
     `data`, `weights` and `mask` as in `moments`. It ends when a step changes nothing but by
-    rounding. No reverse derivatives.
+    rounding. Derivatives are those of where it ends.
 
     Raises:
         ValueError: there are no more than d rows, or (where the values are known) a value is not
@@ -186,46 +186,76 @@ def _fit(
     each = _data.row_weights(x, weights, mask)
     clean = x if mask is None else jnp.where(mask[:, None], x, 0.0)
     clean = jnp.where(each[:, None] == 0, 0.0, clean) if weights is not None else clean
-    total = jnp.sum(each)
 
-    def estimate(counts: Array, degrees: Array) -> StudentT:
-        weight, mean, _, rows = _data.centred(clean, each * counts, None)
+    given = None if degrees is None else jnp.where(degrees > 0, degrees, jnp.nan)
+    rows = _Rows(clean, each, given)
+    start = rows.estimate(jnp.ones_like(each))
+    g = _iterated.fixed_point(_Rows.step, _change, rows, start, STEPS)
+    return StudentT(rows.degrees_for(rows.distances(g)), g.mean, g.cov)
+
+
+class _Rows(NamedTuple):
+    """Data, their weights, and the degrees of freedom if they are given."""
+
+    x: Float[Array, "n d"]
+    weights: Float[Array, " n"]
+    degrees: Float[Array, ""] | None
+
+    def step(self, g: Gaussian) -> Gaussian:
+        """Location and scale from rows that count by their distances under the last ones."""
+        squares, d = self.distances(g), self.x.shape[1]
+        nu = self.degrees_for(squares)
+        return self.estimate((nu + d) / (nu + squares))
+
+    def estimate(self, counts: Array) -> Gaussian:
+        weight, mean, _, rows = _data.centred(self.x, self.weights * counts, None)
         s = _rules.Scatter(weight, rows, _data.varies(mean, rows, weight))
-        return StudentT(degrees, mean, _rules.full(s))
+        return Gaussian(mean, _rules.full(s))
 
-    def distances(t: StudentT) -> Array:
-        return jax.vmap(lambda row: t.scale.inv_quad(row - t.location))(clean)
+    def distances(self, g: Gaussian) -> Float[Array, " n"]:
+        return jax.vmap(lambda row: g.cov.inv_quad(row - g.mean))(self.x)
 
-    def step(t: StudentT) -> StudentT:
-        squares, d = distances(t), x.shape[1]
-        nu = _best_degrees(squares, each / total, d) if degrees is None else t.degrees
-        return estimate((nu + d) / (nu + squares), nu)
-
-    def change(old: StudentT, new: StudentT) -> Array:
-        return _iterated.change_of_law(new.location - old.location, old.scale, new.scale)
-
-    nu = jnp.array(10.0, x.dtype) if degrees is None else jnp.where(degrees > 0, degrees, jnp.nan)
-    return _iterated.until_still(step, change, estimate(jnp.ones_like(each), nu), STEPS)
+    def degrees_for(self, squares: Array) -> Array:
+        if self.degrees is not None:
+            return self.degrees
+        return jnp.exp(_log_degrees(squares, self.weights / jnp.sum(self.weights), self.x.shape[1]))
 
 
-def _best_degrees(squares: Array, share: Array, d: int) -> Array:
+def _change(old: Gaussian, new: Gaussian) -> Array:
+    return _iterated.change_of_law(new.mean - old.mean, old.cov, new.cov)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
+def _log_degrees(squares: Array, share: Array, d: int) -> Array:
     """Where the likelihood's derivative in log ν is zero, by bisection."""
-
-    def slope(nu: Array) -> Array:
-        counts = (nu + d) / (nu + squares)
-        mean = jnp.sum(share * (jnp.log(counts) - counts + 1))
-        half = 0.5 * nu
-        return _log_minus_digamma(half) - _log_minus_digamma(half + 0.5 * d) + mean
 
     def halved(ends: tuple[Array, Array], _: None) -> tuple[tuple[Array, Array], None]:
         low, high = ends
         middle = 0.5 * (low + high)
-        rises = slope(jnp.exp(middle)) > 0
+        rises = _slope(middle, squares, share, d) > 0
         return (jnp.where(rises, middle, low), jnp.where(rises, high, middle)), None
 
     ends = jnp.full_like(squares[0], math.log(LEAST)), jnp.full_like(squares[0], math.log(MOST))
     (low, high), _ = lax.scan(halved, ends, length=30)
-    return jnp.exp(0.5 * (low + high))
+    return 0.5 * (low + high)
+
+
+@_log_degrees.defjvp
+def _(d: int, primals: Any, tangents: Any) -> tuple[Array, Array]:
+    log_nu = _log_degrees(*primals, d)
+    _, moved = jax.jvp(lambda *data: _slope(log_nu, *data, d), primals, tangents)
+    bend = jax.grad(_slope)(log_nu, *primals, d)
+    is_inside = (log_nu > math.log(LEAST) + 1e-3) & (log_nu < math.log(MOST) - 1e-3)
+    return log_nu, jnp.where(is_inside, -moved / bend, 0.0)  # at an end it stays there
+
+
+def _slope(log_nu: Array, squares: Array, share: Array, d: int) -> Array:
+    """The derivative of the likelihood of ν, up to a positive factor."""
+    nu = jnp.exp(log_nu)
+    counts = (nu + d) / (nu + squares)
+    mean = jnp.sum(share * (jnp.log(counts) - counts + 1))
+    half = 0.5 * nu
+    return _log_minus_digamma(half) - _log_minus_digamma(half + 0.5 * d) + mean
 
 
 # Γ and its derivative ----------------------------------------------------------------------------
