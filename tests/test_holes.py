@@ -106,5 +106,6 @@ def test_rubins_rules_are_those_of_the_book():
     np.testing.assert_allclose(pooled.degrees, 3 * (1 + 1 / r) ** 2, rtol=1e-6)
     np.testing.assert_allclose(pooled.missing, r / (1 + r), rtol=1e-6)
     assert gj.pool_imputations([1.0, 1.0], [2.0, 2.0]).degrees == np.inf
+    assert all(np.isnan(v) for v in gj.pool_imputations([1.0, 1.0], [2.0, -2.0])[1:])
     with pytest.raises(ValueError, match="at least 2"):
         gj.pool_imputations([1.0], [2.0])

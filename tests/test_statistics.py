@@ -45,6 +45,8 @@ def test_a_region_has_the_radius_of_chi_square_and_axes_of_the_covariance():
     np.testing.assert_allclose(radii, [0, st.chi2.ppf(0.5, 4) ** 0.5, np.inf, np.nan], rtol=1e-5)
     with pytest.raises(ValueError, match="level must be between 0 and 1"):
         gj.confidence_region(G, level=95)
+    with pytest.raises(ValueError, match="level must be between 0 and 1"):
+        gj.outliers(G, MU, level=95)
 
 
 @pytest.mark.parametrize("d", [1, 2, 7, 100])

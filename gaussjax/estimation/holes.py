@@ -137,13 +137,14 @@ def pool_imputations(estimates: ArrayLike, variances: ArrayLike) -> Pooled:
             f"{estimates.shape} and {variances.shape}."
         )
     m = len(estimates)
+    variances = jnp.where(variances >= 0, variances, jnp.nan)
     within, between = jnp.mean(variances, axis=0), jnp.var(estimates, axis=0, ddof=1)
     extra = (1 + 1 / m) * between
     total = within + extra
     agree = extra == 0
     ratio = within / jnp.where(agree, 1.0, extra)
-    degrees = jnp.where(agree, jnp.inf, (m - 1) * jnp.square(1 + ratio))
-    missing = jnp.where(agree, 0.0, extra / jnp.where(agree, 1.0, total))
+    degrees = jnp.where(agree, jnp.inf + 0.0 * within, (m - 1) * jnp.square(1 + ratio))
+    missing = jnp.where(agree, 0.0 * within, extra / jnp.where(agree, 1.0, total))
     return Pooled(jnp.mean(estimates, axis=0), total, degrees, missing)
 
 

@@ -96,8 +96,7 @@ def confidence_region(g: Gaussian, *, level: ArrayLike = 0.95) -> ConfidenceRegi
     >>> print(f"{confidence_region(standard(2), level=0.95).radius:.4f}")
     2.4477
     """
-    if isinstance(level, int | float) and not 0 <= level <= 1:
-        raise ValueError(f"level must be between 0 and 1, got {level}.")
+    _check_level(level)
     _errors.instance("g", g, Gaussian, order="g, *, level")
     return ConfidenceRegion(*_region(g, _errors.real_array("level", level, result_dtype(g))))
 
@@ -146,18 +145,16 @@ def _tail_is_above(half: float, x: Array, level: Array) -> Array:
     return jnp.where(level < 0.5, below, above)
 
 
-@lift
-def outliers(
-    g: Gaussian, x: Float[Array, "... d"], *, level: Float[Array, "..."]
-) -> Bool[Array, "..."]:
+def outliers(g: Gaussian, x: ArrayLike, *, level: ArrayLike) -> Bool[Array, "..."]:
     """Whether x is outside the region that holds g with probability `level`. O(d²)
 
     By squared Mahalanobis distances beyond the quantile of χ². Of n rows of g itself about
     n (1 − level) are; those of an estimate that outliers have not widened (`student_t.fit`) tell.
-    A NaN is no outlier.
+    A NaN is no outlier, and nothing is where `level` is none, in an array.
 
     Raises:
-        ValueError: sizes differ or batch shapes do not broadcast.
+        ValueError: sizes differ, batch shapes do not broadcast, or `level` is a number not between
+            0 and 1.
 
     Source: Rousseeuw & van Zomeren, J. Am. Statist. Assoc. 85 (1990).
 
@@ -165,7 +162,21 @@ def outliers(
     >>> outliers(standard(2), [[0.0, 1.0], [3.0, 3.0]], level=0.99)
     Array([False,  True], dtype=bool)
     """
+    _check_level(level)
+    value: Any = level
+    return _outliers(g, x, level=value)
+
+
+@lift
+def _outliers(
+    g: Gaussian, x: Float[Array, "... d"], *, level: Float[Array, "..."]
+) -> Bool[Array, "..."]:
     return g.cov.inv_quad(x - g.mean) > chi2_quantile(level, g.dim)
+
+
+def _check_level(level: Any) -> None:
+    if isinstance(level, int | float) and not 0 <= level <= 1:
+        raise ValueError(f"level must be between 0 and 1, got {level}.")
 
 
 def aic(
