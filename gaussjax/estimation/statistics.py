@@ -163,8 +163,9 @@ def outliers(g: Gaussian, x: ArrayLike, *, level: ArrayLike) -> Bool[Array, "...
     Array([False,  True], dtype=bool)
     """
     _check_level(level)
+    rows: Any = x
     value: Any = level
-    return _outliers(g, x, level=value)
+    return _outliers(g, rows, level=value)
 
 
 @lift
@@ -202,7 +203,7 @@ def aic(
     >>> print(f"{aic(standard(1), [[0.0], [1.0]]):.3f}")  # 2 · 2 + 2 log 2π + 1
     8.676
     """
-    log_likelihood, _ = _log_likelihood(g, x, **_rows(weights, mask))
+    log_likelihood, _ = _log_likelihood(g, **_rows(x, weights, mask))
     return 2.0 * _count(g, parameters) - 2.0 * log_likelihood
 
 
@@ -224,7 +225,7 @@ def bic(
     >>> print(f"{bic(standard(1), [[0.0], [1.0]]):.3f}")
     6.062
     """
-    log_likelihood, n = _log_likelihood(g, x, **_rows(weights, mask))
+    log_likelihood, n = _log_likelihood(g, **_rows(x, weights, mask))
     return _count(g, parameters) * jnp.log(n) - 2.0 * log_likelihood
 
 
@@ -244,8 +245,8 @@ def _log_likelihood(
     return total, _data.total_weight(len(x), each, weights, mask)
 
 
-def _rows(weights: Any, mask: Any) -> dict[str, Any]:
-    return {"weights": weights, "mask": mask}
+def _rows(x: Any, weights: Any, mask: Any) -> dict[str, Any]:
+    return {"x": x, "weights": weights, "mask": mask}
 
 
 def _count(g: Gaussian, parameters: int | None) -> int:
