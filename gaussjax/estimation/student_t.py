@@ -242,9 +242,9 @@ def _log_degrees(squares: Array, share: Array, d: int) -> Array:
 
 @_log_degrees.defjvp
 def _(d: int, primals: Any, tangents: Any) -> tuple[Array, Array]:
-    log_nu = _log_degrees(*primals, d)
+    (squares, share), log_nu = primals, _log_degrees(*primals, d)
     _, moved = jax.jvp(lambda a, b: _slope(log_nu, a, b, d), primals, tangents)
-    bend = jax.grad(lambda log_nu: _slope(log_nu, *primals, d))(log_nu)
+    bend = jax.grad(lambda log_nu: _slope(log_nu, squares, share, d))(log_nu)
     is_inside = (log_nu > math.log(LEAST) + 1e-3) & (log_nu < math.log(MOST) - 1e-3)
     bend = jnp.where(is_inside, bend, 1.0)
     return log_nu, jnp.where(is_inside, -moved / bend, 0.0)  # at an end it stays there
