@@ -8,6 +8,12 @@ import jax
 from jax.sharding import AxisType, PartitionSpec
 from jaxtyping import Array
 
+LATE = jax.make_user_context(default_value=False)
+"""True where a program is traced so late that JAX no longer says which devices it runs on.
+
+A split of the batch needs them; without it the kernel is the same on the whole batch.
+"""
+
 
 def batch_spec(leaves: Sequence[Array], event_ranks: Sequence[int]) -> tuple[Any, ...]:
     """Mesh axes that each batch axis is sharded over, where the mesh has explicit axes.

@@ -129,6 +129,26 @@ def test_models_of_tfp_take_gaussians():
     assert tuple(ours.copy(name="other").batch_shape) == (3,)
 
 
+def test_tfp_slices_what_holds_gaussians_and_programs_take_them():
+    module = adapter("tfp")
+    tfd, tfb = module.tfd, module.tfb
+    d = module.to_tfp(gj.from_scale(jnp.arange(6.0).reshape(3, 2), jnp.ones(2)))
+    x = jnp.ones(2)
+    of_all = d.log_prob(x)
+    close(tfd.TransformedDistribution(d, tfb.Shift(0.0))[1].log_prob(x), of_all[1])
+    close(tfd.Independent(d, 1)[...].log_prob(x), jnp.sum(of_all))
+    mixture = tfd.MixtureSameFamily(tfd.Categorical(logits=jnp.zeros((1, 3))), d[None])
+    close(mixture[0].log_prob(x), mixture.log_prob(x)[0])
+    again = jax.jit(lambda d: d)(d)
+    assert (tuple(again.batch_shape), again.dtype) == ((3,), jnp.float32)
+    each = module.to_tfp(gj.broadcast_to(d.gaussian, (3,)))
+    close(jax.vmap(lambda d: d.log_prob(x))(each), of_all)
+    slope = jax.grad(lambda d: jnp.sum(d.log_prob(x)))(d)
+    close(slope.gaussian.mean, x - d.gaussian.mean)
+    with pytest.raises(NotImplementedError, match="independent Laplaces"):
+        d.kl_divergence(tfd.Independent(tfd.Laplace(x, 1.0), 1))
+
+
 @pytest.mark.filterwarnings("ignore:shape requires:DeprecationWarning")  # of TFP with JAX 0.12
 def test_hamiltonian_monte_carlo_of_tfp_finds_the_moments_of_a_gaussian():
     module = adapter("tfp")
@@ -272,6 +292,19 @@ def test_operators_of_lineax_compose_and_solves_have_gradients():
         close(a, b, rtol=1e-3, atol=1e-4)
     with pytest.raises(TypeError, match="operator must be a CovarianceOperator"):
         lineax.linear_solve(both, v, module.StructuredSolver())
+
+
+def test_lineax_traces_late_and_in_maps_over_loops_what_kernels_split_over_devices():
+    """A solve is traced when its program is lowered, and `vmap` maps over the loop in it then."""
+    module = adapter("lineax")
+    lineax, cg = module.lineax, module.lineax.CG(1e-6, 1e-6)
+    g, v, dense = gaussian("precision")
+
+    def solved(cov):
+        return lineax.linear_solve(module.to_lineax(cov), v, cg, throw=False).value
+
+    found = jax.jit(jax.vmap(solved))(jax.tree.map(lambda x: jnp.stack([x, x]), g.cov))
+    close(found, np.stack([np.linalg.solve(dense, v)] * 2), rtol=1e-3, atol=1e-3)
 
 
 def test_operators_of_lineax_become_covariances():

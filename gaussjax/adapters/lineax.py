@@ -18,6 +18,7 @@ from gaussjax import algebra
 from gaussjax import gaussian as gs
 from gaussjax._errors import batch_shape
 from gaussjax._lift import structure_argument
+from gaussjax._sharding import LATE
 from gaussjax.adapters._extras import missing
 from gaussjax.constructors import from_semidefinite
 from gaussjax.covariances import Covariance, Diagonal
@@ -28,14 +29,6 @@ try:
 except ImportError as _error:
     raise missing("lineax", _error) from _error
 
-from equinox.internal._primitive import _vprim_p
-from jax._src import dispatch
-from lineax._solve import linear_solve_p
-
-# lineax traces a solve when its primitive is lowered. By then JAX has decided, from the program
-# that it saw, whether anything asks which devices there are, as some kernels do: it is told here.
-dispatch.prim_requires_devices_during_lowering.update((linear_solve_p, _vprim_p))
-
 
 class CovarianceOperator(lineax.AbstractLinearOperator):
     """Σ v, in the structure of Σ: symmetric and positive semidefinite to lineax."""
@@ -44,7 +37,8 @@ class CovarianceOperator(lineax.AbstractLinearOperator):
 
     def mv(self, vector: Float[Array, " d"]) -> Float[Array, " d"]:
         """Σ v, as `gaussjax.matvec`."""
-        return algebra.matvec(self.cov, vector)
+        with LATE(True):  # lineax traces a solve, and this in it, when the solve is lowered
+            return algebra.matvec(self.cov, vector)
 
     def as_matrix(self) -> Float[Array, "d d"]:
         """Σ as a matrix. O(d³)"""
@@ -130,7 +124,8 @@ class StructuredSolver(lineax.AbstractLinearSolver):
         self, state: Covariance, vector: Float[Array, " d"], options: dict[str, Any]
     ) -> tuple[Array, Any, dict[str, Any]]:
         """The solution; NaN, and no error, where Σ is singular."""
-        return algebra.solve(state, vector), lineax.RESULTS.successful, {}
+        with LATE(True):  # as in `CovarianceOperator.mv`
+            return algebra.solve(state, vector), lineax.RESULTS.successful, {}
 
     def transpose(
         self, state: Covariance, options: dict[str, Any]

@@ -12,6 +12,7 @@ from gaussjax import _errors
 from gaussjax._lift import lift
 from gaussjax.linalg._kernels import lapack, limits, small
 from gaussjax.linalg._kernels.batch import kernel
+from gaussjax.linalg._kernels.devices import with_vmap
 from gaussjax.linalg.products import WHOLE, dot, from_halves
 from gaussjax.linalg.vector_products import for_vectors
 
@@ -249,18 +250,14 @@ def _solvers(transpose: bool) -> tuple[Callable[[Array, Array], Array], ...]:
 
     of_vector = for_vectors(lambda k, v: of_each(k, v[..., None])[..., 0], of_shared)
 
-    @jax.custom_batching.custom_vmap
-    def of_matrix(lower: Array, rhs: Array) -> Array:
-        return of_each(lower, rhs)
-
-    @of_matrix.def_vmap
-    def _(size: int, batched: list[bool], lower: Array, rhs: Array) -> tuple[Array, bool]:
+    def by_vmap(size: int, batched: list[bool], lower: Array, rhs: Array) -> tuple[Array, bool]:
         if batched[0]:
             return of_matrix(lower, rhs if batched[1] else rhs[None]), True
         beside = jnp.moveaxis(rhs, 0, -2)
         columns = beside.reshape(*beside.shape[:-2], size * beside.shape[-1])
         return jnp.moveaxis(of_matrix(lower, columns).reshape(beside.shape), -2, 0), True
 
+    of_matrix = with_vmap(of_each, by_vmap)
     return of_matrix, of_vector
 
 

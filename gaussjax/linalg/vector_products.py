@@ -7,13 +7,13 @@ matrix for each of many vectors, no noise recomputed for every row.
 import functools
 from collections.abc import Callable
 
-import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
 from gaussjax.linalg._kernels import limits, small
 from gaussjax.linalg._kernels.batch import kernel
+from gaussjax.linalg._kernels.devices import with_vmap
 from gaussjax.linalg.products import dot, with_transpose
 
 LANES = 16  # columns of what is too large for strips that are multiplied at once
@@ -35,12 +35,7 @@ def for_vectors(
     Both are written for any leading axes; what they give for each vector has `to` axes.
     """
 
-    @jax.custom_batching.custom_vmap
-    def mapped(matrix: Array, vector: Array) -> Array:
-        return own(matrix, vector)
-
-    @mapped.def_vmap
-    def _(size: int, batched: list[bool], matrix: Array, vector: Array) -> tuple[Array, bool]:
+    def by_vmap(size: int, batched: list[bool], matrix: Array, vector: Array) -> tuple[Array, bool]:
         if not batched[0]:
             rows = jnp.moveaxis(vector, 0, -2)
             return jnp.moveaxis(shared(matrix, rows), -1 - to, 0), True
@@ -48,6 +43,7 @@ def for_vectors(
             vector = jnp.zeros_like(matrix[..., 0]) + vector[None]
         return mapped(matrix, vector), True
 
+    mapped = with_vmap(own, by_vmap)
     return mapped
 
 

@@ -22,7 +22,7 @@ from jax.export import is_symbolic_dim
 from jaxtyping import Array
 
 from gaussjax.linalg._kernels import limits, native
-from gaussjax.linalg._kernels.devices import split_over_devices
+from gaussjax.linalg._kernels.devices import split_over_devices, with_vmap
 from gaussjax.linalg._kernels.platforms import by_platform
 
 Function = Callable[..., Any]
@@ -83,8 +83,7 @@ def _over_axes(k: _Kernel, count: int, has: tuple[bool, ...]) -> Function:
     own = by_platform(cpu=batch.on_cpu, elsewhere=batch.at_once, shapes=batch.shapes)
     split = split_over_devices(own, *_rule(k.ranks, has, k.to))
 
-    @jax.custom_batching.custom_vmap
-    def mapped(*arrays: Array) -> Any:
+    def call(*arrays: Array) -> Any:
         if count == 0:
             out = batch.alone(*arrays)
         elif batch.is_fused(*arrays):
@@ -93,15 +92,14 @@ def _over_axes(k: _Kernel, count: int, has: tuple[bool, ...]) -> Function:
             out = split(*arrays)
         return out[0] if len(k.to) == 1 else tuple(out)
 
-    @mapped.def_vmap
-    def _(size: int, new: list[bool], *arrays: Array) -> tuple[Any, Any]:
+    def rule(size: int, new: list[bool], *arrays: Array) -> tuple[Any, Any]:
         if batch.takes_axis(new, arrays):
             out = batch.with_axis(size, new, arrays)
         else:  # more vectors than matrices, which are columns to the solves and products within
             out = _mapped(batch.one(*arrays), [*[has] * count, new])(*arrays)
         return out, jax.tree.map(lambda _: True, out)
 
-    return mapped
+    return with_vmap(call, rule)
 
 
 class _Batch:

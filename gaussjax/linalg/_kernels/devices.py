@@ -4,6 +4,7 @@ XLA gathers a sharded batch for a kernel that it does not know to be batched: a 
 transform. Such a kernel is marked here with the axes that may be split.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ from jax.experimental.custom_partitioning import custom_partitioning
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array
 
-from gaussjax._sharding import explicit_axes, varying_axes
+from gaussjax._sharding import LATE, explicit_axes, varying_axes
 
 Function = Callable[..., Any]
 
@@ -41,7 +42,7 @@ def split_over_devices(function: Function, rule: str, whole: str) -> Function:
     def unsplit(*arrays: Array) -> Any:
         # Inside a `shard_map` the array is already a part; with explicit axes that do not split it,
         # it is whole.
-        is_settled = explicit_axes() or any(varying_axes(x) for x in arrays)
+        is_settled = LATE.value or explicit_axes() or any(varying_axes(x) for x in arrays)
         return (function if is_settled else automatic)(*arrays)
 
     def call(*arrays: Array) -> Any:
@@ -64,19 +65,35 @@ def split_over_devices(function: Function, rule: str, whole: str) -> Function:
 def over_batches(function: Callable[..., Array]) -> Callable[..., Array]:
     """`function`, written for any leading axes, so that `vmap` gives it one more of them."""
 
-    @jax.custom_batching.custom_vmap
-    def mapped(*stacks: Array) -> Array:
-        return function(*stacks)
-
-    @mapped.def_vmap
-    def _(size: int, batched: list[bool], *stacks: Array) -> tuple[Array, bool]:
+    def rule(size: int, batched: list[bool], *stacks: Array) -> tuple[Array, bool]:
         wide = [
             x if has_axis else jnp.broadcast_to(x, (size, *x.shape))
             for x, has_axis in zip(stacks, batched, strict=True)
         ]
         return mapped(*wide), True
 
+    mapped = with_vmap(function, rule)
     return mapped
+
+
+def with_vmap(function: Function, rule: Function) -> Function:
+    """As `jax.custom_batching.custom_vmap`, its rule in the context of the call and not of `vmap`.
+
+    A loop that was traced in `LATE` may be mapped over outside of it.
+    """
+
+    @functools.cache
+    def of_context(whole: bool) -> Function:
+        mapped = jax.custom_batching.custom_vmap(function)
+
+        @mapped.def_vmap
+        def _(size: int, batched: Any, *arrays: Array) -> Any:
+            with LATE(whole):
+                return rule(size, batched, *arrays)
+
+        return mapped
+
+    return lambda *arrays: of_context(LATE.value)(*arrays)
 
 
 def _letters(term: str) -> list[str]:

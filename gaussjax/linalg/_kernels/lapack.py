@@ -14,7 +14,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from gaussjax.linalg._kernels.batch import kernel
-from gaussjax.linalg._kernels.devices import split_over_devices
+from gaussjax.linalg._kernels.devices import split_over_devices, with_vmap
 from gaussjax.linalg._kernels.platforms import by_platform
 
 
@@ -107,14 +107,12 @@ def _solver(transpose: bool, *, rows: bool) -> Callable[[Array, Array], Array]:
     own = by_platform(cpu=on_cpu, elsewhere=lambda *x: [solve_each(*x)], shapes=shapes)
     split = split_over_devices(own, rule, whole="ijkl")
 
-    @jax.custom_batching.custom_vmap
-    def mapped(lower: Array, rhs: Array) -> Array:
+    def call(lower: Array, rhs: Array) -> Array:
         if lower.ndim == 2 and not rows:
             return solve_each(lower, rhs)
         return split(lower, rhs)[0]
 
-    @mapped.def_vmap
-    def _(size: int, in_batched: list[bool], lower: Array, rhs: Array) -> tuple[Array, bool]:
+    def by_vmap(size: int, in_batched: list[bool], lower: Array, rhs: Array) -> tuple[Array, bool]:
         lower_batched, rhs_batched = in_batched
         if lower_batched:
             wide = rhs if rhs_batched else jnp.broadcast_to(rhs, (size, *rhs.shape))
@@ -125,4 +123,5 @@ def _solver(transpose: bool, *, rows: bool) -> Callable[[Array, Array], Array]:
         out = jnp.moveaxis(out, -3, 0)
         return out if rows else out.mT, True
 
+    mapped = with_vmap(call, by_vmap)
     return mapped
