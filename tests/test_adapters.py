@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from catalogue import STRUCTURES
+from scipy import stats
 
 import gaussjax as gj
 
@@ -48,6 +49,34 @@ def test_gaussjax_itself_imports_no_other_library():
     code = f"import sys, gaussjax; print([x for x in ({others}) if x in sys.modules])"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
+
+
+# Laws from the libraries' own tests of multivariate normals, with a point.
+TABLES = {
+    "numpyro": [
+        ([0.0, 0.0], [[1.0, 0.0], [0.0, 1.0]], [0.0, 0.0]),
+        ([1.0, 3.0], [[1.0, 0.5], [0.5, 1.0]], [0.0, 1.0]),
+        ([2.0, 0.0, -1.0], [[1.25, 0.5, 0.5], [0.5, 2.0, 1.0], [0.5, 1.0, 3.0]], [1.0, 1.0, 0.0]),
+    ],
+    "distrax": [
+        ([0.0], [[1.0]], [0.5]),
+        ([0.5, -0.3, 0.8], np.diag([0.01, 2.0, 30.0]), [0.0, 1.0, -3.0]),
+        ([1.0, -1.0], [[4.0, 1.0], [1.0, 2.0]], [0.0, 0.0]),
+    ],
+}
+
+
+@pytest.mark.parametrize(("library", "row"), [(x, i) for x in TABLES for i in range(3)])
+def test_values_of_the_libraries_own_tests_come_out(library, row):
+    pytest.importorskip(library)
+    mean, matrix, x = (np.asarray(v, np.float32) for v in TABLES[library][row])
+    g = gj.from_covariance(mean, matrix)
+    d = {"numpyro": to_numpyro, "distrax": to_distrax}[library](g)
+    expected = stats.multivariate_normal(mean.astype(float), matrix.astype(float))
+    close(d.log_prob(x), expected.logpdf(x))
+    close(d.entropy(), expected.entropy())
+    draws = np.asarray(gj.sample(KEY, g, (2000,)))
+    assert np.all(np.abs(draws.mean(0) - mean) < 5 * np.sqrt(np.diag(matrix) / 2000))
 
 
 # NumPyro -----------------------------------------------------------------------------------------
@@ -181,6 +210,35 @@ def test_a_guide_of_each_structure_finds_the_posterior(guide, numpyro):
     close(moved, posterior.mean)
 
 
+def test_a_divergence_without_a_closed_form_is_left_to_samples(numpyro):
+    """As NumPyro's mean-field objective does where there is none."""
+    infer, dist = numpyro.infer, numpyro.distributions
+
+    def model():
+        numpyro.sample("x", to_numpyro(gj.standard(2)))
+
+    def guide():
+        numpyro.sample("x", dist.Laplace(jnp.zeros(2), 1.0).to_event(1))
+
+    objective = infer.TraceMeanField_ELBO(num_particles=500)
+    value = objective.loss(KEY, {}, model, guide)
+    close(value, 2 * (1 + 0.5 * np.log(2 * np.pi) - 1 - np.log(2)), atol=0.3)
+
+
+def test_gaussians_of_numpyro_keep_the_dtype_of_what_they_are_made_of(numpyro):
+    dist, scale = numpyro.distributions, jnp.float32(2.0)
+    matrix = scale * jnp.eye(2, dtype=scale.dtype)
+    with jax.enable_x64(True):
+        for d in (
+            dist.GaussianRandomWalk(scale, num_steps=3),
+            dist.ZeroSumNormal(scale, event_shape=(3,)),
+            dist.GaussianStateSpace(
+                2, jnp.eye(2, dtype=scale.dtype), scale_tril=scale * jnp.eye(2, dtype=scale.dtype)
+            ),
+        ):
+            assert {x.dtype for x in jax.tree.leaves(from_numpyro(d))} == {jnp.dtype("float32")}
+
+
 @pytest.mark.parametrize("kind", ["diagonal", "low_rank", "banded_precision"])
 def test_a_mixture_takes_components_of_any_structure(kind, numpyro):
     dist = numpyro.distributions
@@ -309,6 +367,7 @@ def test_every_structure_is_the_multivariate_normal_of_distrax(kind, distrax):
     close(value, d.log_prob(x))
     close(d[1].log_prob(x[:, 1]), d.log_prob(x)[:, 1])
     assert d[:2].batch_shape == (2,)
+    assert [each.batch_shape for each in d] == [()] * 3
     close(jax.jit(lambda d, x: d.log_prob(x))(d, x), d.log_prob(x))
 
 

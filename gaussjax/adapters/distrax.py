@@ -9,17 +9,19 @@ Diagonal(scale=Array([1., 1.], dtype=float32))
 """
 
 import functools
+from collections.abc import Iterator
 from typing import Any
 
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from gaussjax import batches, divergences
+from gaussjax import batches
 from gaussjax import gaussian as gs
 from gaussjax._dtypes import result_dtype
 from gaussjax._lift import structure_argument
+from gaussjax.adapters import _normals
 from gaussjax.adapters._extras import missing
-from gaussjax.covariances import Cholesky, Diagonal, Root
+from gaussjax.covariances import Diagonal, Root
 from gaussjax.gaussian import Gaussian
 
 try:
@@ -71,11 +73,11 @@ class GaussianDistribution(distrax.Distribution):
 
     def entropy(self) -> Array:
         """As `gaussjax.entropy`."""
-        return jnp.broadcast_to(gs.entropy(self._gaussian), self.batch_shape)
+        return gs.entropy(self._gaussian)
 
     def mean(self) -> Array:
         """The mean of each Gaussian of the batch."""
-        return self._of_events(gs.mean(self._gaussian))
+        return gs.mean(self._gaussian)
 
     def median(self) -> Array:
         """The mean."""
@@ -87,22 +89,22 @@ class GaussianDistribution(distrax.Distribution):
 
     def variance(self) -> Array:
         """The diagonal of each covariance."""
-        return self._of_events(gs.variance(self._gaussian))
+        return gs.variance(self._gaussian)
 
     def stddev(self) -> Array:
         """Standard deviations, even if variances leave the range of the dtype."""
-        return self._of_events(gs.stddev(self._gaussian))
+        return gs.stddev(self._gaussian)
 
     def covariance(self) -> Array:
         """Σ as a matrix, `(..., d, d)`. O(d³)"""
-        matrix = gs.covariance(self._gaussian)
-        return jnp.broadcast_to(matrix, (*self.batch_shape, *matrix.shape[-2:]))
+        return gs.covariance(self._gaussian)
 
     def __getitem__(self, index: Any) -> "GaussianDistribution":
         return to_distrax(batches.take(self._gaussian, index))
 
-    def _of_events(self, vectors: Array) -> Array:
-        return jnp.broadcast_to(vectors, (*self.batch_shape, self._gaussian.dim))
+    def __iter__(self) -> Iterator["GaussianDistribution"]:
+        """Along the first axis of the batch."""
+        return (self[i] for i in range(*self.batch_shape[:1]))
 
 
 def to_distrax(g: Gaussian) -> GaussianDistribution:
@@ -135,8 +137,7 @@ def from_distrax(distribution: Any) -> Gaussian:
     >>> from_distrax(distrax.Normal(jnp.zeros(3), 2.0)).batch_shape
     (3,)
     """
-    name = type(distribution).__name__
-    raise TypeError(f"distribution must be a normal distribution of distrax, got {name}.")
+    raise _normals.refused(distribution, "distrax")
 
 
 @from_distrax.register(GaussianDistribution)
@@ -145,28 +146,12 @@ def _(distribution: Any) -> Gaussian:
 
 
 @from_distrax.register(distrax.Normal)
-def _(distribution: Any) -> Gaussian:
-    loc, scale = (
-        jnp.broadcast_to(x, distribution.batch_shape)
-        for x in (distribution.loc, distribution.scale)
-    )
-    return Gaussian(loc[..., None], Diagonal(scale[..., None]))
-
-
 @from_distrax.register(distrax.Independent)
 def _(distribution: Any) -> Gaussian:
-    base = distribution.distribution
-    if not isinstance(base, distrax.Normal):
-        raise TypeError(
-            f"distribution must be independent Normals, got independent {type(base).__name__}s."
-        )
-    if len(distribution.event_shape) != 1:
-        raise ValueError(
-            f"distribution must have one event axis, got event shape {distribution.event_shape}."
-        )
-    shape = (*distribution.batch_shape, *distribution.event_shape)
-    loc, scale = (jnp.broadcast_to(x, shape) for x in (base.loc, base.scale))
-    return Gaussian(loc, Diagonal(scale))
+    wrappers = (distrax.Independent,)
+    base = _normals.inner_normal(distribution, distrax.Normal, wrappers, "distribution")
+    shapes = distribution.batch_shape, distribution.event_shape
+    return _normals.independent(base.loc, base.scale, *shapes)
 
 
 @from_distrax.register(distrax.MultivariateNormalDiag)
@@ -176,13 +161,9 @@ def _(distribution: Any) -> Gaussian:
 
 @from_distrax.register(distrax.MultivariateNormalTri)
 def _(distribution: Any) -> Gaussian:
-    triangle = distribution.scale_tri
     if not distribution.is_lower:
-        return Gaussian(distribution.loc, Root(triangle))
-    signs = jnp.where(jnp.diagonal(triangle, axis1=-2, axis2=-1) < 0, -1, 1)  # of whole columns
-    return Gaussian(
-        distribution.loc, Cholesky(triangle * signs[..., None, :].astype(triangle.dtype))
-    )
+        return Gaussian(distribution.loc, Root(distribution.scale_tri))
+    return _normals.triangular(distribution.loc, distribution.scale_tri)
 
 
 @from_distrax.register(distrax.MultivariateNormalFromBijector)
@@ -190,21 +171,16 @@ def _(distribution: Any) -> Gaussian:
     return Gaussian(distribution.loc, Root(distribution.scale.matrix))
 
 
-# Divergences -------------------------------------------------------------------------------------
-
-
-def _kl_divergence(p: Any, q: Any, *_: Any, **__: Any) -> Array:
-    return divergences.kl_divergence(from_distrax(p), from_distrax(q))
-
-
-RegisterKL(GaussianDistribution, GaussianDistribution)(_kl_divergence)
-for _normal in (
-    distrax.Independent,
-    distrax.MultivariateNormalDiag,
-    distrax.MultivariateNormalDiagPlusLowRank,
-    distrax.MultivariateNormalFromBijector,
-    distrax.MultivariateNormalFullCovariance,
-    distrax.MultivariateNormalTri,
-):
-    RegisterKL(GaussianDistribution, _normal)(_kl_divergence)
-    RegisterKL(_normal, GaussianDistribution)(_kl_divergence)
+_normals.register_divergences(
+    RegisterKL,
+    GaussianDistribution,
+    (
+        distrax.Independent,
+        distrax.MultivariateNormalDiag,
+        distrax.MultivariateNormalDiagPlusLowRank,
+        distrax.MultivariateNormalFromBijector,
+        distrax.MultivariateNormalFullCovariance,
+        distrax.MultivariateNormalTri,
+    ),
+    from_distrax,
+)

@@ -16,12 +16,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from gaussjax import batches, divergences
+from gaussjax import batches
 from gaussjax import gaussian as gs
 from gaussjax._dtypes import result_dtype
 from gaussjax._lift import structure_argument
+from gaussjax.adapters import _normals
 from gaussjax.adapters._extras import missing
-from gaussjax.covariances import Cholesky, Covariance, Diagonal, LowRank, Root
+from gaussjax.covariances import Diagonal, LowRank, Root
 from gaussjax.gaussian import Gaussian
 
 try:
@@ -50,7 +51,7 @@ class GaussianDistribution(tfd.Distribution):
         parameters = dict(locals())
         self._gaussian = gaussian
         super().__init__(
-            dtype=result_dtype(gaussian),
+            dtype=None,  # is asked for below: in a tree there may be other things than arrays
             reparameterization_type=tfd.FULLY_REPARAMETERIZED,
             validate_args=validate_args,
             allow_nan_stats=allow_nan_stats,
@@ -61,6 +62,11 @@ class GaussianDistribution(tfd.Distribution):
     @classmethod
     def _parameter_properties(cls, dtype: Any, num_classes: Any = None) -> dict[str, Any]:
         return {"gaussian": parameter_properties.BatchedComponentProperties()}
+
+    @property
+    def dtype(self) -> Any:
+        """That of samples."""
+        return result_dtype(self._gaussian)
 
     @property
     def gaussian(self) -> Gaussian:
@@ -90,23 +96,22 @@ class GaussianDistribution(tfd.Distribution):
         return gs.log_prob(self._gaussian, value)
 
     def _entropy(self) -> Array:
-        return jnp.broadcast_to(gs.entropy(self._gaussian), self._gaussian.batch_shape)
+        return gs.entropy(self._gaussian)
 
     def _mean(self) -> Array:
-        return self._of_events(gs.mean(self._gaussian))
+        return gs.mean(self._gaussian)
 
     def _mode(self) -> Array:
         return self._mean()
 
     def _variance(self) -> Array:
-        return self._of_events(gs.variance(self._gaussian))
+        return gs.variance(self._gaussian)
 
     def _stddev(self) -> Array:
-        return self._of_events(gs.stddev(self._gaussian))
+        return gs.stddev(self._gaussian)
 
     def _covariance(self) -> Array:
-        matrix = gs.covariance(self._gaussian)
-        return jnp.broadcast_to(matrix, (*self._gaussian.batch_shape, *matrix.shape[-2:]))
+        return gs.covariance(self._gaussian)
 
     def _default_event_space_bijector(self) -> Any:
         return tfb.Identity(validate_args=self.validate_args)
@@ -114,8 +119,21 @@ class GaussianDistribution(tfd.Distribution):
     def __getitem__(self, slices: Any) -> "GaussianDistribution":
         return self.copy(gaussian=batches.take(self._gaussian, slices))
 
-    def _of_events(self, vectors: Array) -> Array:
-        return jnp.broadcast_to(vectors, (*self._gaussian.batch_shape, self._gaussian.dim))
+    def _broadcast_parameters_with_batch_shape(self, batch_shape: Any) -> "GaussianDistribution":
+        shape = np.broadcast_shapes(tuple(map(int, batch_shape)), self._gaussian.batch_shape)
+        return self.copy(gaussian=batches.broadcast_to(self._gaussian, shape))
+
+
+def _flatten(distribution: GaussianDistribution) -> tuple[tuple[Gaussian], tuple[Any, ...]]:
+    given = distribution.parameters
+    return (given["gaussian"],), tuple((k, x) for k, x in given.items() if k != "gaussian")
+
+
+jax.tree_util.register_pytree_node(
+    GaussianDistribution,
+    _flatten,
+    lambda options, held: GaussianDistribution(*held, **dict(options)),
+)
 
 
 def _key(seed: Any) -> Array:
@@ -157,8 +175,7 @@ def from_tfp(distribution: Any) -> Gaussian:
     >>> from_tfp(tfd.Normal(jnp.zeros(3), 2.0)).batch_shape
     (3,)
     """
-    name = type(distribution).__name__
-    raise TypeError(f"distribution must be a normal distribution of TFP, got {name}.")
+    raise _normals.refused(distribution, "TFP")
 
 
 @from_tfp.register(GaussianDistribution)
@@ -167,32 +184,31 @@ def _(distribution: Any) -> Gaussian:
 
 
 @from_tfp.register(tfd.Normal)
-def _(distribution: Any) -> Gaussian:
-    loc, scale = _whole(distribution.batch_shape, distribution)
-    return Gaussian(loc[..., None], Diagonal(scale[..., None]))
-
-
 @from_tfp.register(tfd.Independent)
+def _(distribution: Any) -> Gaussian:
+    base = _normals.inner_normal(distribution, tfd.Normal, (tfd.Independent,), "distribution")
+    shapes = distribution.batch_shape, distribution.event_shape
+    return _normals.independent(base.loc, base.scale, *shapes)
+
+
 @from_tfp.register(tfd.Sample)
 def _(distribution: Any) -> Gaussian:
-    base = distribution.distribution
-    if not isinstance(base, tfd.Normal):
-        raise TypeError(
-            f"distribution must be independent Normals, got independent {type(base).__name__}s."
-        )
-    event = tuple(distribution.event_shape)
-    if len(event) != 1:
-        raise ValueError(f"distribution must have one event axis, got event shape {event}.")
-    shape = (*distribution.batch_shape, *event)
-    if isinstance(distribution, tfd.Independent):
-        return Gaussian(*_law(*_whole(shape, base)))
-    alike = (x[..., None] for x in _whole(distribution.batch_shape, base))
-    return Gaussian(*_law(*(jnp.broadcast_to(x, shape) for x in alike)))
+    base = _normals.inner_normal(distribution, tfd.Normal, (tfd.Sample,), "distribution")
+    batch, event = tuple(distribution.batch_shape), tuple(distribution.event_shape)
+    alike = (*batch, *(1 for _ in event))  # along the axes of the event
+    loc, scale = (jnp.broadcast_to(x, batch).reshape(alike) for x in (base.loc, base.scale))
+    return _normals.independent(loc, scale, batch, event)
 
 
 @from_tfp.register(tfd.MultivariateNormalLinearOperator)
 def _(distribution: Any) -> Gaussian:
-    return Gaussian(distribution.mean(), _covariance_of(distribution.scale))
+    loc, operator = distribution.mean(), distribution.scale
+    name = type(operator).__name__
+    if name in ("LinearOperatorDiag", "LinearOperatorIdentity", "LinearOperatorScaledIdentity"):
+        return Gaussian(loc, Diagonal(jnp.abs(operator.diag_part())))
+    if name == "LinearOperatorLowerTriangular":
+        return _normals.triangular(loc, operator.to_dense())
+    return Gaussian(loc, Root(operator.to_dense()))
 
 
 @from_tfp.register(tfd.MultivariateNormalDiagPlusLowRankCovariance)
@@ -201,39 +217,14 @@ def _(distribution: Any) -> Gaussian:
     return Gaussian(distribution.mean(), LowRank(scale, distribution.cov_perturb_factor))
 
 
-def _whole(shape: Any, normal: Any) -> list[Array]:
-    return [jnp.broadcast_to(x, tuple(shape)) for x in (normal.loc, normal.scale)]
-
-
-def _law(loc: Array, scale: Array) -> tuple[Array, Diagonal]:
-    return loc, Diagonal(scale)
-
-
-def _covariance_of(operator: Any) -> Covariance:
-    """S Sᵀ for the operator S."""
-    name = type(operator).__name__
-    if name in ("LinearOperatorDiag", "LinearOperatorIdentity", "LinearOperatorScaledIdentity"):
-        return Diagonal(jnp.abs(operator.diag_part()))
-    if name != "LinearOperatorLowerTriangular":
-        return Root(operator.to_dense())
-    triangle = operator.to_dense()
-    signs = jnp.where(jnp.diagonal(triangle, axis1=-2, axis2=-1) < 0, -1, 1)  # of whole columns
-    return Cholesky(triangle * signs[..., None, :].astype(triangle.dtype))
-
-
-# Divergences -------------------------------------------------------------------------------------
-
-
-def _kl_divergence(p: Any, q: Any, *_: Any, **__: Any) -> Array:
-    return divergences.kl_divergence(from_tfp(p), from_tfp(q))
-
-
-tfd.RegisterKL(GaussianDistribution, GaussianDistribution)(_kl_divergence)
-for _normal in (
-    tfd.Independent,
-    tfd.MultivariateNormalDiagPlusLowRankCovariance,
-    tfd.MultivariateNormalLinearOperator,
-    tfd.Sample,
-):
-    tfd.RegisterKL(GaussianDistribution, _normal)(_kl_divergence)
-    tfd.RegisterKL(_normal, GaussianDistribution)(_kl_divergence)
+_normals.register_divergences(
+    tfd.RegisterKL,
+    GaussianDistribution,
+    (
+        tfd.Independent,
+        tfd.MultivariateNormalDiagPlusLowRankCovariance,
+        tfd.MultivariateNormalLinearOperator,
+        tfd.Sample,
+    ),
+    from_tfp,
+)

@@ -15,10 +15,11 @@ from numpyro.distributions import constraints
 from numpyro.distributions.batch_util import promote_batch_shape
 from numpyro.distributions.util import validate_sample
 
-from gaussjax import batches, constructors, divergences
+from gaussjax import batches, constructors
 from gaussjax import gaussian as gs
 from gaussjax._lift import structure_argument
-from gaussjax.covariances import BandedPrecision, Cholesky, Diagonal, Kronecker, LowRank, Root
+from gaussjax.adapters import _normals
+from gaussjax.covariances import BandedPrecision, Cholesky, Kronecker, LowRank, Root
 from gaussjax.gaussian import Gaussian
 from gaussjax.linalg.products import dot
 
@@ -34,15 +35,11 @@ class GaussianDistribution(dist.Distribution):
     }
     reparametrized_params: list[str] = ["gaussian"]  # noqa: RUF012 (as NumPyro declares it)
     pytree_data_fields: tuple[str, ...] = ("gaussian",)
+    support: Any = constraints.real_vector  # type: ignore[override]  # as NumPyro's own normals
 
     def __init__(self, gaussian: Gaussian, *, validate_args: bool | None = None) -> None:
         self.gaussian = gaussian
         super().__init__(gaussian.batch_shape, (gaussian.dim,), validate_args=validate_args)
-
-    @property
-    def support(self) -> Any:
-        """All real vectors."""
-        return constraints.real_vector
 
     def sample(self, key: Array | None, sample_shape: tuple[int, ...] = ()) -> Array:
         """As `gaussjax.sample`."""
@@ -55,12 +52,12 @@ class GaussianDistribution(dist.Distribution):
 
     def entropy(self) -> Array:
         """As `gaussjax.entropy`."""
-        return jnp.broadcast_to(gs.entropy(self.gaussian), self.gaussian.batch_shape)
+        return gs.entropy(self.gaussian)
 
     @property
     def mean(self) -> Array:
         """The mean of each Gaussian of the batch."""
-        return self._of_events(gs.mean(self.gaussian))
+        return gs.mean(self.gaussian)
 
     @property
     def mode(self) -> Array:
@@ -70,7 +67,7 @@ class GaussianDistribution(dist.Distribution):
     @property
     def variance(self) -> Array:
         """The diagonal of each covariance."""
-        return self._of_events(gs.variance(self.gaussian))
+        return gs.variance(self.gaussian)
 
     @property
     def covariance_matrix(self) -> Array:
@@ -81,9 +78,6 @@ class GaussianDistribution(dist.Distribution):
     def precision_matrix(self) -> Array:
         """Σ⁻¹ as a matrix. O(d³)"""
         return gs.precision(self.gaussian)
-
-    def _of_events(self, vectors: Array) -> Array:
-        return jnp.broadcast_to(vectors, (*self.gaussian.batch_shape, self.gaussian.dim))
 
 
 def to_numpyro(g: Gaussian) -> GaussianDistribution:
@@ -131,8 +125,7 @@ def from_numpyro(distribution: Any) -> Gaussian:
     >>> type(from_numpyro(dist.GaussianRandomWalk(2.0, num_steps=3)).cov).__name__
     'BandedPrecision'
     """
-    name = type(distribution).__name__
-    raise TypeError(f"distribution must be a normal distribution of NumPyro, got {name}.")
+    raise _normals.refused(distribution, "NumPyro")
 
 
 @from_numpyro.register(GaussianDistribution)
@@ -141,26 +134,12 @@ def _(distribution: Any) -> Gaussian:
 
 
 @from_numpyro.register(dist.Normal)
-def _(distribution: Any) -> Gaussian:
-    loc, scale = _whole(distribution, distribution.loc), _whole(distribution, distribution.scale)
-    return Gaussian(loc[..., None], Diagonal(scale[..., None]))
-
-
 @from_numpyro.register(dist.Independent)
 def _(distribution: Any) -> Gaussian:
-    base = distribution.base_dist
-    while isinstance(base, dist.Independent | dist.ExpandedDistribution):
-        base = base.base_dist
-    if not isinstance(base, dist.Normal):
-        raise TypeError(
-            f"distribution must be independent Normals, got independent {type(base).__name__}s."
-        )
-    if len(distribution.event_shape) != 1:
-        raise ValueError(
-            f"distribution must have one event axis, got event shape {distribution.event_shape}."
-        )
-    loc, scale = _whole(distribution, base.loc), _whole(distribution, base.scale)
-    return Gaussian(loc, Diagonal(scale))
+    wrappers = (dist.Independent, dist.ExpandedDistribution)
+    base = _normals.inner_normal(distribution, dist.Normal, wrappers, "base_dist")
+    shapes = distribution.batch_shape, distribution.event_shape
+    return _normals.independent(base.loc, base.scale, *shapes)
 
 
 @from_numpyro.register(dist.ExpandedDistribution)
@@ -195,12 +174,12 @@ def _(distribution: Any) -> Gaussian:
 @from_numpyro.register(dist.GaussianRandomWalk)
 def _(distribution: Any) -> Gaussian:
     """By the factor in closed form: what elimination leaves of the last pivot, 1 / n, cancels."""
-    steps = distribution.num_steps
-    k = jnp.arange(1.0, steps + 1)
+    steps, scale = distribution.num_steps, _normals.floating(distribution.scale)
+    k = jnp.arange(1, steps + 1, dtype=scale.dtype)
     pivots = jnp.sqrt((k + 1) / k).at[-1].set(steps**-0.5)
     factor = jnp.stack([pivots, -jnp.sqrt(k / (k + 1))])
-    lower = jnp.multiply.outer(1 / jnp.asarray(distribution.scale), factor)
-    return Gaussian(jnp.zeros(steps), BandedPrecision(lower))
+    lower = jnp.multiply.outer(1 / scale, factor)
+    return Gaussian(jnp.zeros(steps, scale.dtype), BandedPrecision(lower))
 
 
 @from_numpyro.register(dist.GaussianStateSpace)
@@ -212,7 +191,7 @@ def _(distribution: Any) -> Gaussian:
     for _ in range(steps):
         powers.append(dot(matrix, powers[-1]))
     start = distribution._initial_value
-    start = jnp.zeros(size) if start is None else start
+    start = jnp.zeros(size, noise.dtype) if start is None else start
     mean = jnp.concatenate([dot(power, start[..., None])[..., 0] for power in powers[1:]], -1)
     zero = jnp.zeros_like(noise)
     rows = [
@@ -224,25 +203,15 @@ def _(distribution: Any) -> Gaussian:
 
 @from_numpyro.register(dist.ZeroSumNormal)
 def _(distribution: Any) -> Gaussian:
-    if len(distribution.event_shape) != 1:
-        raise ValueError(
-            f"distribution must have one event axis, got event shape {distribution.event_shape}."
-        )
-    (size,) = distribution.event_shape
-    scale = jnp.broadcast_to(jnp.asarray(distribution.scale), distribution.batch_shape)
-    factor = jnp.multiply.outer(scale, jnp.eye(size) - 1 / size)
-    return Gaussian(jnp.zeros(size), Root(factor))
+    size = _normals.one_event_axis(distribution.event_shape)
+    scale = jnp.broadcast_to(_normals.floating(distribution.scale), distribution.batch_shape)
+    factor = jnp.multiply.outer(scale, jnp.eye(size, dtype=scale.dtype) - 1 / size)
+    return Gaussian(jnp.zeros(size, scale.dtype), Root(factor))
 
 
 @from_numpyro.register(dist.CAR)
 def _(distribution: Any) -> Gaussian:
     return constructors.from_precision(_location(distribution), distribution.precision_matrix)
-
-
-def _whole(distribution: Any, parameter: Any) -> Array:
-    array = jnp.asarray(parameter)
-    array = array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(float)
-    return jnp.broadcast_to(array, distribution.shape())
 
 
 def _location(distribution: Any) -> Array:
@@ -251,23 +220,18 @@ def _location(distribution: Any) -> Array:
     return jnp.broadcast_to(loc, (*loc.shape[:-1], *distribution.event_shape))
 
 
-# Divergences -------------------------------------------------------------------------------------
-
-
-def _kl_divergence(p: Any, q: Any) -> Array:
-    return divergences.kl_divergence(from_numpyro(p), from_numpyro(q))
-
-
-_rules: Any = dist.kl_divergence  # a dispatcher
-_rules.add((GaussianDistribution, GaussianDistribution), _kl_divergence)
-for _normal in (
-    dist.MultivariateNormal,
-    dist.LowRankMultivariateNormal,
-    dist.CAR,
-    dist.CirculantNormal,
-    dist.GaussianRandomWalk,
-    dist.Independent,
-    dist.ZeroSumNormal,
-):
-    _rules.add((GaussianDistribution, _normal), _kl_divergence)
-    _rules.add((_normal, GaussianDistribution), _kl_divergence)
+_divergences: Any = dist.kl_divergence  # a dispatcher
+_normals.register_divergences(
+    lambda p, q: functools.partial(_divergences.add, (p, q)),
+    GaussianDistribution,
+    (
+        dist.MultivariateNormal,
+        dist.LowRankMultivariateNormal,
+        dist.CAR,
+        dist.CirculantNormal,
+        dist.GaussianRandomWalk,
+        dist.Independent,
+        dist.ZeroSumNormal,
+    ),
+    from_numpyro,
+)
