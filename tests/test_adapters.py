@@ -232,9 +232,7 @@ def test_gaussians_of_numpyro_keep_the_dtype_of_what_they_are_made_of(numpyro):
         for d in (
             dist.GaussianRandomWalk(scale, num_steps=3),
             dist.ZeroSumNormal(scale, event_shape=(3,)),
-            dist.GaussianStateSpace(
-                2, jnp.eye(2, dtype=scale.dtype), scale_tril=scale * jnp.eye(2, dtype=scale.dtype)
-            ),
+            dist.GaussianStateSpace(2, matrix, scale_tril=matrix),
         ):
             assert {x.dtype for x in jax.tree.leaves(from_numpyro(d))} == {jnp.dtype("float32")}
 

@@ -1,7 +1,8 @@
 """Guides for NumPyro's variational inference whose posterior is a Gaussian of some structure.
 
 As NumPyro's `AutoMultivariateNormal`, for all latent variables at once and without constraints on
-the parameters: any optimiser may move them.
+the parameters: any optimiser may move them. `AutoGaussian(model, form=…)` takes any form of
+`gaussjax.parametrize`; the others have theirs.
 
 >>> import numpyro
 >>> from jax import random
@@ -15,13 +16,11 @@ the parameters: any optimiser may move them.
 BandedPrecision(lower=float32[2,3])
 """
 
-import abc
 from typing import Any
 
 import jax.numpy as jnp
 import numpyro
 import numpyro.distributions as dist
-from jax.nn import softplus
 from jaxtyping import Array
 from numpyro import handlers
 from numpyro.distributions.transforms import LowerCholeskyAffine
@@ -29,44 +28,51 @@ from numpyro.infer.autoguide import AutoContinuous
 from numpyro.infer.initialization import init_to_uniform
 
 from gaussjax import gaussian as gs
-from gaussjax import parametrize, transforms
+from gaussjax import transforms
 from gaussjax._errors import dimension
 from gaussjax.adapters.numpyro.distributions import GaussianDistribution, to_numpyro
-from gaussjax.covariances import BandedPrecision, Cholesky, Covariance, LowRank
 from gaussjax.gaussian import Gaussian
+from gaussjax.parametrize import BandedForm, Exp, Form, FullForm, LowRankForm
+
+POSITIVE = Exp()
 
 
-class AutoGaussian(AutoContinuous, abc.ABC):
-    """A guide of a mean and a covariance: a structure says which parameters it has.
+class AutoGaussian(AutoContinuous):
+    """A guide of a mean and a covariance of any form of `gaussjax.parametrize`.
 
-    `init_scale` is the standard deviation that each latent variable starts from.
+    `init_scale` is the standard deviation that each latent variable starts from. The covariance is
+    D U D: U of the form, D diagonal, so that a variable's unit is one number for an optimiser.
     """
 
     def __init__(
         self,
         model: Any,
         *,
+        form: Form = FullForm(),
         prefix: str = "auto",
         init_loc_fn: Any = init_to_uniform,
         init_scale: float = 0.1,
     ) -> None:
         if not init_scale > 0:
             raise ValueError(f"init_scale must be positive, got {init_scale}.")
-        self._init_scale = init_scale
+        self._form, self._init_scale = form, init_scale
         super().__init__(model, prefix=prefix, init_loc_fn=init_loc_fn)
 
-    @abc.abstractmethod
-    def _start(self, dim: int) -> dict[str, Array]:
-        """Initial values of the covariance's parameters, which are any real numbers."""
-
-    @abc.abstractmethod
-    def _covariance(self, **parameters: Array) -> Covariance:
-        """The structure that they make."""
+    def _form_of(self, dim: int) -> Form:
+        return self._form
 
     def _get_posterior(self) -> GaussianDistribution:
-        start = {"loc": self._init_latent, **self._start(self.latent_dim)}
+        dim = self.latent_dim
+        form = self._form_of(dim)
+        start = {
+            "loc": self._init_latent,
+            "scale": POSITIVE.inverse(jnp.full(dim, self._init_scale)),
+            "entries": form.entries(form.isotropic(dim, 1.0), POSITIVE),
+        }
         values: Any = {name: numpyro.param(f"{self.prefix}_{name}", x) for name, x in start.items()}
-        return to_numpyro(Gaussian(values.pop("loc"), self._covariance(**values)))
+        unit = Gaussian(jnp.zeros(dim), form.covariance(values["entries"], dim, POSITIVE))
+        centred = transforms.scale_by(unit, POSITIVE(values["scale"]))
+        return to_numpyro(transforms.shift(centred, values["loc"]))
 
     def get_posterior(self, params: dict[str, Array]) -> GaussianDistribution:
         """The law of the latent vector, before constraints."""
@@ -96,29 +102,19 @@ class AutoGaussian(AutoContinuous, abc.ABC):
 class AutoCholesky(AutoGaussian):
     """A full covariance, by its Cholesky factor. O(d²) parameters"""
 
-    def _start(self, dim: int) -> dict[str, Array]:
-        lower = self._init_scale * jnp.eye(dim)
-        return {"root": parametrize.vector_from_lower(lower)}
-
-    def _covariance(self, **parameters: Array) -> Covariance:
-        return Cholesky(parametrize.lower_from_vector(parameters["root"]))
+    def __init__(self, model: Any, **options: Any) -> None:
+        super().__init__(model, form=FullForm(), **options)
 
 
 class AutoLowRank(AutoGaussian):
-    """diag(s²) + W Wᵀ with `rank` columns, √d if left out. O(d · rank) parameters"""
+    """A diagonal plus W Wᵀ with `rank` columns, √d if left out. O(d · rank) parameters"""
 
     def __init__(self, model: Any, *, rank: int | None = None, **options: Any) -> None:
         self.rank: int | None = None if rank is None else dimension("rank", rank)
         super().__init__(model, **options)
 
-    def _start(self, dim: int) -> dict[str, Array]:
-        rank = round(dim**0.5) if self.rank is None else self.rank
-        factor = jnp.zeros((dim, rank))
-        return {"scale": jnp.full(dim, _before_softplus(self._init_scale)), "factor": factor}
-
-    def _covariance(self, **parameters: Array) -> Covariance:
-        scale = softplus(parameters["scale"])
-        return LowRank(scale, scale[:, None] * parameters["factor"])
+    def _form_of(self, dim: int) -> Form:
+        return LowRankForm(round(dim**0.5) if self.rank is None else self.rank)
 
 
 class AutoBanded(AutoGaussian):
@@ -128,18 +124,4 @@ class AutoBanded(AutoGaussian):
     """
 
     def __init__(self, model: Any, *, bandwidth: int = 1, **options: Any) -> None:
-        self.bandwidth: int = dimension("bandwidth", bandwidth)
-        super().__init__(model, **options)
-
-    def _start(self, dim: int) -> dict[str, Array]:
-        diagonal = jnp.full(dim, _before_softplus(1 / self._init_scale))
-        return {"diagonal": diagonal, "below": jnp.zeros((self.bandwidth, dim))}
-
-    def _covariance(self, **parameters: Array) -> Covariance:
-        diagonal = softplus(parameters["diagonal"])
-        below = diagonal[None] * parameters["below"]
-        return BandedPrecision(jnp.concatenate([diagonal[None], below]))
-
-
-def _before_softplus(value: float) -> Array:
-    return value + jnp.log(-jnp.expm1(-value))
+        super().__init__(model, form=BandedForm(bandwidth), **options)
