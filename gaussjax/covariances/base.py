@@ -290,7 +290,7 @@ class Covariance(abc.ABC):
         return gram(any_root(self))
 
     def rank(self) -> Int[Array, ""]:
-        """Dimension of the support. O(d³)"""
+        """Dimension of the support; `on_support` decides alike. O(d³)"""
         return semidefinite.rank(any_root(self))
 
     def on_support(self, vector: Float[Array, " d"], /) -> semidefinite.OnSupport:

@@ -10,13 +10,14 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from gaussjax._struct import nested, structure
 from gaussjax.covariances import conditionals, pairs, restricted
 from gaussjax.covariances.base import Conditional, Covariance, Indices, dtype_of
 from gaussjax.covariances.mixtures import skewed_divergence
 from gaussjax.covariances.transport import transport
+from gaussjax.linalg.semidefinite import OnSupport
 
 
 @structure
@@ -144,6 +145,16 @@ class BlockDiagonal(Covariance):
         """Sum of the blocks' own, which may be better than ‖C⁻¹v‖²."""
         parts = self._split(vector)
         return self._sum(c.inv_quad(v) for c, v in zip(self.blocks, parts, strict=True))
+
+    def rank(self) -> Int[Array, ""]:
+        """Sum of the blocks'."""
+        return sum((c.rank() for c in self.blocks), jnp.zeros((), int))
+
+    def on_support(self, vector: Float[Array, " d"], /) -> OnSupport:
+        """Sums of the blocks'."""
+        parts = zip(self.blocks, self._split(vector), strict=True)
+        found = zip(*[c.on_support(v) for c, v in parts], strict=True)
+        return OnSupport(*[self._sum(terms) for terms in found])
 
     def color_transpose(self, vector: Float[Array, " d"], /) -> Float[Array, " d"]:
         """Cᵢᵀ vᵢ."""

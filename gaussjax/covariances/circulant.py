@@ -7,16 +7,19 @@ Array([[2.25, 0.75, 0.25, 0.75],
        [0.75, 0.25, 0.75, 2.25]], dtype=float32)
 """
 
+import math
 from typing import Any
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from gaussjax._struct import leaf, structure
 from gaussjax.covariances.base import Conditional, Covariance, dtype_of, log_density
 from gaussjax.linalg import fourier
+from gaussjax.linalg._kernels import small
 from gaussjax.linalg.excess import minus_log1p
 from gaussjax.linalg.laws.mixture import excess_of_ratio
+from gaussjax.linalg.semidefinite import OnSupport
 from gaussjax.linalg.triangular import logdet_of_diagonal
 
 
@@ -24,8 +27,8 @@ from gaussjax.linalg.triangular import logdet_of_diagonal
 class Circulant(Covariance):
     """Σ = F⁻¹ diag(spectrum) F with the discrete Fourier transform F; `spectrum` `(..., d)`.
 
-    The spectrum holds the eigenvalues of Σ, the `fft` of its first column, and is positive. Since Σ
-    is symmetric, λₖ = λ_d₋ₖ: entries past d // 2 are not read. O(d log d).
+    The spectrum holds the eigenvalues of Σ, the `fft` of its first column, and is not negative.
+    Since Σ is symmetric, λₖ = λ_d₋ₖ: entries past d // 2 are not read. O(d log d).
     """
 
     spectrum: Float[Array, "... d"] = leaf(rank=1)
@@ -46,7 +49,32 @@ class Circulant(Covariance):
 
     def whiten(self, vector: Float[Array, " d"], /) -> Float[Array, " d"]:
         """Σ^{-1/2} v."""
-        return self._filtered(1 / jnp.sqrt(self._half), vector)
+        return self._filtered(1 / jnp.sqrt(self._regular), vector)
+
+    def inv_quad(self, vector: Float[Array, " d"], /) -> Float[Array, ""]:
+        """Σ xₖ²/λₖ by one transform x of v; ∞ where λ is zero and x is not, to rounding.
+
+        Rounding of the vᵢ is that of the xₖ, on average over k; what the transform adds to that is
+        log d. `NEAR` leaves room for both.
+        """
+        spectrum = self._mirrored(self._half)
+        x = fourier.hartley(vector) / math.sqrt(max(self.dim, 1))
+        near = small.NEAR * float(jnp.finfo(x.dtype).eps)
+        size = jnp.sqrt(jnp.mean(spectrum)) + jnp.max(jnp.abs(vector), initial=0)
+        zero = spectrum == 0
+        is_off = jnp.any(zero & (jnp.abs(x) > near * size))
+        root = jnp.sqrt(jnp.where(zero, 1.0, jnp.where(spectrum > 0, spectrum, jnp.nan)))
+        return jnp.where(is_off, jnp.inf, jnp.sum(jnp.square(jnp.where(zero, 0.0, x / root))))
+
+    def rank(self) -> Int[Array, ""]:
+        """How many eigenvalues are not zero. O(d)"""
+        return jnp.sum(self._mirrored(self._half) != 0)
+
+    def on_support(self, vector: Float[Array, " d"], /) -> OnSupport:
+        """Of those eigenvalues. O(d log d)"""
+        spectrum = self._mirrored(self._half)
+        logdet = logdet_of_diagonal(jnp.where(spectrum == 0, 1.0, spectrum))
+        return OnSupport(self.inv_quad(vector), logdet, self.rank().astype(logdet.dtype))
 
     def logdet(self) -> Float[Array, ""]:
         """Σ log λₖ."""
@@ -128,7 +156,7 @@ class Circulant(Covariance):
 
     def solve(self, vector: Float[Array, " d"], /) -> Float[Array, " d"]:
         """Σ⁻¹ v in one pass."""
-        return self._filtered(1 / self._half, vector)
+        return self._filtered(1 / self._regular, vector)
 
     def color_transpose(self, vector: Float[Array, " d"], /) -> Float[Array, " d"]:
         """Σ^{1/2} is symmetric."""
@@ -144,7 +172,7 @@ class Circulant(Covariance):
 
     def precision_diagonal(self) -> Float[Array, " d"]:
         """All alike: the mean of 1/λ. O(d), not d solves."""
-        return jnp.broadcast_to(jnp.mean(1 / self._mirrored(self._half)), (self.dim,))
+        return jnp.broadcast_to(jnp.mean(1 / self._mirrored(self._regular)), (self.dim,))
 
     def diagonals(self, width: int, /) -> Float[Array, "w d"]:
         """Constant along each. O(d log d), not d products."""
@@ -157,6 +185,11 @@ class Circulant(Covariance):
     @property
     def _half(self) -> Float[Array, " k"]:
         return self.spectrum[: self.dim // 2 + 1]
+
+    @property
+    def _regular(self) -> Float[Array, " k"]:
+        """The same for what takes Σ⁻¹: NaN if there is none."""
+        return jnp.where(jnp.any(self._half == 0), jnp.nan, self._half)
 
     def _mirrored(self, half: Array) -> Array:
         return jnp.concatenate([half, half[1 : (self.dim + 1) // 2][::-1]])

@@ -16,15 +16,16 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from gaussjax._struct import nested, structure
 from gaussjax.covariances import pairs, restricted
-from gaussjax.covariances.base import Covariance, dtype_of
+from gaussjax.covariances.base import Covariance, any_root, dtype_of
 from gaussjax.covariances.kronecker_plus_diagonal import KroneckerPlusDiagonal
 from gaussjax.covariances.transport import transport
 from gaussjax.linalg import kronecker
 from gaussjax.linalg.laws.products_mixture import excess_of_products
+from gaussjax.linalg.semidefinite import OnSupport
 
 
 @structure
@@ -61,6 +62,14 @@ class Kronecker(Covariance):
             ((self.dim // max(f.dim, 1)) * f.logdet() for f in self.factors),
             jnp.zeros((), dtype_of(self)),
         )
+
+    def rank(self) -> Int[Array, ""]:
+        """Product of the ranks."""
+        return functools.reduce(jnp.multiply, [f.rank() for f in self.factors])
+
+    def on_support(self, vector: Float[Array, " d"], /) -> OnSupport:
+        """By the ranges of the factors. O(Σ dᵢ³ + d Σ dᵢ)"""
+        return kronecker.on_support(tuple(any_root(f) for f in self.factors), vector)
 
     def divergence_to(self, other: Covariance, /) -> Float[Array, ""] | None:
         """From those of the factors, if both have factors of the same sizes.

@@ -49,7 +49,7 @@ class KroneckerPlusDiagonal(Sum):
         """A sum of squares along singular vectors."""
         return self._closed(
             lambda scales, parts: kronecker.inv_quad(*parts, quotient(vector, scales)),
-            lambda: Sum.inv_quad(self, vector),
+            lambda: Sum(self.first, self.second).inv_quad(vector),
         )
 
     def inv_quad_and_logdet(self, vector: Float[Array, " d"], /) -> tuple[Array, Array]:

@@ -8,12 +8,13 @@ Array([[2., 2., 0.],
 """
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from gaussjax._struct import leaf, structure
 from gaussjax.covariances.base import Conditional, Covariance, Indices, log_normal
 from gaussjax.linalg import low_rank
 from gaussjax.linalg.products import dot, gram
+from gaussjax.linalg.semidefinite import OnSupport
 
 
 @structure
@@ -25,8 +26,8 @@ class LowRank(Covariance):
     the condition number of [diag(scale), W] with rows of unit length.
 
     `scale` may have any number of exact zeros. Where W Wᵀ does not make up for them Σ is singular:
-    it has samples, moments and sums, its log-determinant is −∞, and whatever needs its inverse is
-    NaN. A negative scale, or a number that is not finite, makes everything NaN.
+    `log_prob_on_support` is its density, and what else needs the inverse is NaN. A negative scale,
+    or a number that is not finite, makes everything NaN.
     """
 
     scale: Float[Array, "... d"] = leaf(rank=1)
@@ -134,6 +135,14 @@ class LowRank(Covariance):
         """From one factorisation. O(dr²)"""
         seen = self._eliminated()
         return low_rank.inv_quad(seen, vector), low_rank.logdet(seen)
+
+    def rank(self) -> Int[Array, ""]:
+        """How many scales are not zero, and independent rows of W where one is. O(dr²)"""
+        return low_rank.rank(self.scale, self.factor)
+
+    def on_support(self, vector: Float[Array, " d"], /) -> OnSupport:
+        """With fewer rows where the scale is zero. O(dr²)"""
+        return low_rank.on_support(self.scale, self.factor, vector)
 
     def times(self, vector: Float[Array, " d"], /) -> Float[Array, " d"]:
         """s² v + W Wᵀv. O(dr)"""

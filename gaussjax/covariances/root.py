@@ -12,11 +12,11 @@ from jaxtyping import Array, Float
 
 from gaussjax._struct import leaf, structure
 from gaussjax.covariances.base import Covariance, Indices
+from gaussjax.covariances.cholesky import Cholesky
 from gaussjax.linalg import semidefinite
 from gaussjax.linalg.products import dot
 from gaussjax.linalg.ranges import lengths
 from gaussjax.linalg.roots import triangular_root
-from gaussjax.linalg.triangular import logdet_of_triangle, solve
 
 
 @structure
@@ -46,11 +46,11 @@ class Root(Covariance):
 
     def whiten(self, vector: Float[Array, " d"], /) -> Float[Array, " d"]:
         """L⁻¹ v, NaN where the law is singular. O(d²) after O(d² k) once"""
-        return self._where_regular(solve(self.covariance_root(), vector), jnp.nan)
+        return self._squared().whiten(vector)
 
     def logdet(self) -> Float[Array, ""]:
         """2 Σ log Lᵢᵢ, −∞ where the law is singular. O(d² k)"""
-        return 2 * logdet_of_triangle(self.covariance_root())
+        return self._squared().logdet()
 
     def pivots(self) -> Array:
         """Sizes of the entries."""
@@ -71,8 +71,7 @@ class Root(Covariance):
 
     def inv_quad(self, vector: Float[Array, " d"], /) -> Float[Array, ""]:
         """‖F⁺v‖² on the support, ∞ off it. O(d² k)"""
-        whitened = jnp.sum(jnp.square(self.whiten(vector)))
-        return self._where_regular(whitened, self.on_support(vector).distance)
+        return self._squared().inv_quad(vector)
 
     def fisher_solve(self, cotangent: Any, /) -> Covariance:
         """½ Σ c, one of many. O(d k²)
@@ -122,6 +121,5 @@ class Root(Covariance):
         """Squared lengths of the rows. O(d k)"""
         return jnp.sum(jnp.square(self.factor), axis=1)
 
-    def _where_regular(self, value: Array, otherwise: Array | float) -> Array:
-        regular = jnp.all(jnp.diagonal(self.covariance_root()) != 0)  # NaN stays NaN
-        return jnp.where(regular, value, otherwise)
+    def _squared(self) -> Cholesky:
+        return Cholesky(self.covariance_root())

@@ -35,7 +35,7 @@ class Scaled(Covariance):
 
     def whiten(self, vector: Float[Array, " d"], /) -> Float[Array, " d"]:
         """C'⁻¹(v / f)."""
-        return self.base.whiten(quotient(vector, self.scale))
+        return self.base.whiten(quotient(vector, self._regular))
 
     def logdet(self) -> Float[Array, ""]:
         """log|Σ'| + 2 Σ log|fᵢ|."""
@@ -95,16 +95,16 @@ class Scaled(Covariance):
 
     def inv_quad(self, vector: Float[Array, " d"], /) -> Float[Array, ""]:
         """By that of `base`."""
-        return self.base.inv_quad(quotient(vector, self.scale))
+        return self.base.inv_quad(quotient(vector, self._regular))
 
     def inv_quad_and_logdet(self, vector: Float[Array, " d"], /) -> tuple[Array, Array]:
         """By those of `base`."""
-        distance, logdet = self.base.inv_quad_and_logdet(quotient(vector, self.scale))
+        distance, logdet = self.base.inv_quad_and_logdet(quotient(vector, self._regular))
         return distance, logdet + 2 * logdet_of_diagonal(jnp.abs(self.scale))
 
     def solve(self, vector: Float[Array, " d"], /) -> Float[Array, " d"]:
         """By that of `base`."""
-        return quotient(self.base.solve(quotient(vector, self.scale)), self.scale)
+        return quotient(self.base.solve(quotient(vector, self._regular)), self._regular)
 
     def color_transpose(self, vector: Float[Array, " d"], /) -> Float[Array, " d"]:
         """C'ᵀ(f ⊙ v)."""
@@ -124,4 +124,9 @@ class Scaled(Covariance):
 
     def precision_diagonal(self) -> Float[Array, " d"]:
         """By that of `base`, not d solves."""
-        return self.base.precision_diagonal() / jnp.square(self.scale)
+        return self.base.precision_diagonal() / jnp.square(self._regular)
+
+    @property
+    def _regular(self) -> Float[Array, " d"]:
+        """The factors for what takes Σ⁻¹: NaN if there is none."""
+        return jnp.where(jnp.any(self.scale == 0), jnp.nan, self.scale)

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from gaussjax._struct import nested, ranks, structure
 from gaussjax.covariances import conditionals, pairs, restricted
@@ -20,6 +20,7 @@ from gaussjax.covariances.block_diagonal import groups_of
 from gaussjax.covariances.diagonal import Diagonal
 from gaussjax.covariances.mixtures import skewed_divergence
 from gaussjax.covariances.transport import transport
+from gaussjax.linalg.semidefinite import OnSupport
 
 
 @structure
@@ -146,6 +147,15 @@ class StackedBlocks(Covariance):
         """Sum of the blocks' own, which may be better than ‖C⁻¹v‖²."""
         parts = vector.reshape(self._shape)
         return jnp.sum(jax.vmap(lambda c, v: c.inv_quad(v))(self._each, parts))
+
+    def rank(self) -> Int[Array, ""]:
+        """Sum of the blocks'."""
+        return jnp.sum(jax.vmap(lambda c: c.rank())(self._each))
+
+    def on_support(self, vector: Float[Array, " d"], /) -> OnSupport:
+        """Sums of the blocks'."""
+        found = jax.vmap(lambda c, v: c.on_support(v))(self._each, vector.reshape(self._shape))
+        return jax.tree.map(jnp.sum, found)
 
     def color_transpose(self, vector: Float[Array, " d"], /) -> Float[Array, " d"]:
         """Cᵢᵀ vᵢ."""

@@ -24,7 +24,19 @@ from jaxtyping import Array, Float
 from gaussjax.linalg._kernels import lapack
 from gaussjax.linalg.factor import factorise
 from gaussjax.linalg.products import dot, gram
+from gaussjax.linalg.semidefinite import (
+    OnSupport,
+    Support,
+    coordinates,
+    is_kept,
+    is_outside,
+    root_within,
+    support_of,
+    valid_if,
+    volume,
+)
 from gaussjax.linalg.triangular import logdet_of_diagonal, logdet_of_triangle
+from gaussjax.linalg.triangular import solve as triangular_solve
 
 Factors = tuple[Array, ...]
 """Cᵢ, `(dᵢ, dᵢ)` each."""
@@ -53,7 +65,7 @@ def solve(factors: Factors, scale: Float[Array, ""], vector: Float[Array, " d"])
 def inv_quad(factors: Factors, scale: Float[Array, ""], vector: Float[Array, " d"]) -> Array:
     """vᵀΣ⁻¹v as a sum of squares. O(Σ dᵢ³ + d Σ dᵢ)"""
     vectors, eigenvalues = _decomposed(factors, scale)
-    return jnp.sum(jnp.square(_times_transpose(vectors, vector) / jnp.sqrt(eigenvalues)))
+    return jnp.sum(jnp.square(_times_transpose(vectors, vector) / jnp.sqrt(_regular(eigenvalues))))
 
 
 @inv_quad.defjvp
@@ -84,7 +96,7 @@ def _(primals, tangents):
 
 @jax.custom_jvp
 def _gradients(factors: Factors, scale: Array) -> tuple[Factors, Array]:
-    parts, inverse = _singular(factors), 1 / _decomposed(factors, scale)[1]
+    parts, inverse = _singular(factors), 1 / _regular(_decomposed(factors, scale)[1])
     squares = [jnp.square(values) for _, values in parts]
     found = []
     for i, ((vectors, _), factor) in enumerate(zip(parts, factors, strict=True)):
@@ -107,15 +119,56 @@ def _dense_logdet(factors: Factors, scale: Array) -> Array:
 
 
 def _decomposed(factors: Factors, scale: Array) -> tuple[Factors, Array]:
-    """Uᵢ, and the eigenvalues of Σ."""
+    """Uᵢ, and the eigenvalues of Σ: zero if they are rounding and no noise is there."""
     parts = _singular(factors)
-    products = outer([jnp.square(values) for _, values in parts])
+    each = zip(parts, factors, strict=True)
+    values = [jnp.where((scale != 0) | is_kept(x, c), x, 0.0) for (_, x), c in each]
+    products = outer([jnp.square(x) for x in values])
     return tuple(vectors for vectors, _ in parts), jnp.square(scale) + products
+
+
+def _regular(eigenvalues: Array) -> Array:
+    """The same for what takes Σ⁻¹: NaN if there is none."""
+    return jnp.where(jnp.any(eigenvalues == 0), jnp.nan, eigenvalues)
 
 
 def _singular(factors: Factors) -> list[tuple[Array, Array]]:
     """Uᵢ and σᵢ."""
     return [lapack.left_singular(c) for c in factors]
+
+
+def on_support(factors: Factors, vector: Float[Array, " d"]) -> OnSupport:
+    """What the density on the support is made of. O(Σ dᵢ³ + d Σ dᵢ)"""
+    supports = [support_of(c) for c in factors]
+    lowers = [root_within(s, c) for s, c in zip(supports, factors, strict=True)]
+    inside, is_off = _inside(supports, vector)
+    whitened = along_axes([functools.partial(triangular_solve, c) for c in lowers], inside)
+    distance = jnp.where(is_off, jnp.inf, jnp.sum(jnp.square(whitened)))
+
+    # The eigenvalues of Σ are products of one of each factor.
+    dims = [jnp.sum(s.kept, dtype=vector.dtype) for s in supports]
+    logdet = jnp.zeros((), vector.dtype)
+    for i, (s, lower) in enumerate(zip(supports, lowers, strict=True)):
+        own = 2 * logdet_of_triangle(lower) + volume(s)
+        logdet = logdet + math.prod(n for j, n in enumerate(dims) if j != i) * own
+    return valid_if(_are_finite(factors), distance, logdet, jnp.asarray(math.prod(dims)))
+
+
+def _inside(supports: list[Support], vector: Array) -> tuple[Array, Array]:
+    """Coordinates of v in the ranges, along an axis each, and whether they are not all of v."""
+    shaped = vector.reshape([len(s.sizes) for s in supports])
+    inside = along_axes([functools.partial(coordinates, s) for s in supports], shaped)
+    inside = inside.reshape([len(s.kept) for s in supports])
+    back = _along_bases(supports, inside)
+    return inside, is_outside(vector / outer([s.sizes for s in supports]), back)
+
+
+def _along_bases(supports: list[Support], inside: Array) -> Float[Array, " d"]:
+    return along_axes([functools.partial(dot, s.basis) for s in supports], inside)
+
+
+def _are_finite(factors: Factors) -> Array:
+    return functools.reduce(jnp.logical_and, [jnp.all(jnp.isfinite(c)) for c in factors])
 
 
 def outer(vectors: list[Array]) -> Float[Array, " d"]:
@@ -134,4 +187,4 @@ def _times_transpose(factors: Factors, vector: Array) -> Array:
 
 def _solve(factors: Factors, scale: Array, vector: Array) -> Array:
     vectors, eigenvalues = _decomposed(factors, scale)
-    return _times(vectors, _times_transpose(vectors, vector) / eigenvalues)
+    return _times(vectors, _times_transpose(vectors, vector) / _regular(eigenvalues))

@@ -29,6 +29,14 @@ from gaussjax.linalg.excess import excess_of_logdet, minus_log1p
 from gaussjax.linalg.orthonormal import orthonormal_rows
 from gaussjax.linalg.products import dot
 from gaussjax.linalg.roots import triangular_root
+from gaussjax.linalg.semidefinite import (
+    OnSupport,
+    coordinates,
+    is_outside,
+    support_of,
+    valid_if,
+    volume,
+)
 from gaussjax.linalg.triangular import logdet_of_diagonal, solve
 
 
@@ -151,6 +159,35 @@ def logdet(e: Elimination) -> Float[Array, ""]:
     diagonals = [e.scale, jnp.diagonal(e.root), corner]
     total = sum((logdet_of_diagonal(x) for x in diagonals), jnp.zeros((), e.scale.dtype))
     return jnp.where(e.singular, -jnp.inf, 0.0) + 2 * total
+
+
+# Where s is zero x is W z: with W = diag(sizes) U T there, T of independent rows, it is known by
+# y = T z alone, of no more coordinates than W has columns. With the other rows that is a regular
+# law, of s and W in those rows and of 0 and T in y.
+def on_support(
+    scale: Float[Array, " d"], factor: Float[Array, "d r"], vector: Float[Array, " d"]
+) -> OnSupport:
+    """Squared distance, log-determinant and dimension within the support. O(d r²)"""
+    zero = scale == 0
+    known, rest = jnp.where(zero[:, None], factor, 0.0), jnp.where(zero, vector, 0.0)
+    support = support_of(known)
+    y, rows = coordinates(support, rest), coordinates(support, known)
+    scales = jnp.where(zero, 1.0, scale), jnp.where(support.kept, 0.0, 1.0).astype(scale.dtype)
+    factors = jnp.where(zero[:, None], 0.0, factor), rows
+    e = eliminate(jnp.concatenate(scales), jnp.concatenate(factors))
+    distance = inv_quad(e, jnp.concatenate([jnp.where(zero, 0.0, vector), y]))
+    is_off = is_outside(rest / support.sizes, dot(support.basis, y))
+    distance = jnp.where(is_off, jnp.inf, distance)
+    valid = jnp.all((scale >= 0) & jnp.isfinite(scale)) & jnp.all(jnp.isfinite(factor))
+    count = jnp.sum(~zero) + jnp.sum(support.kept)
+    return valid_if(valid, distance, logdet(e) + volume(support), count)
+
+
+def rank(scale: Float[Array, " d"], factor: Float[Array, "d r"]) -> Int[Array, ""]:
+    """How many scales are not zero, and independent rows of W where one is. O(d r²)"""
+    zero = scale == 0
+    known = support_of(jnp.where(zero[:, None], factor, 0.0))
+    return jnp.sum(~zero) + jnp.sum(known.kept)
 
 
 def precision_diagonal(

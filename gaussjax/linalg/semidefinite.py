@@ -10,14 +10,15 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from gaussjax.linalg._kernels import lapack, small
 from gaussjax.linalg._kernels.batch import kernel
 from gaussjax.linalg._kernels.limits import TILE
 from gaussjax.linalg.products import dot
 from gaussjax.linalg.ranges import lengths
-from gaussjax.linalg.roots import tangent_of_root
+from gaussjax.linalg.roots import tangent_of_root, triangular_root
+from gaussjax.linalg.triangular import inv_quad_lower, logdet_of_triangle
 
 
 class OnSupport(NamedTuple):
@@ -31,7 +32,7 @@ class OnSupport(NamedTuple):
 def rank(factor: Float[Array, "d k"]) -> Int[Array, ""]:
     """Number of independent rows of F, zero where an entry is not finite. O(d² k)"""
     rows, _ = _unit_rows(lax.stop_gradient(factor))
-    return jnp.sum(_is_kept(lapack.left_singular(rows)[1], factor))
+    return jnp.sum(is_kept(lapack.left_singular(rows)[1], factor))
 
 
 def principal_axes(
@@ -76,47 +77,65 @@ def _by_rows(factor: Array) -> Array:
     return columns.T * sizes[:, None]
 
 
-# Of v = F z on the support and u with A u = v, A = F Fᵀ: the distance is uᵀA u = uᵀv and changes by
-# 2 uᵀdv − uᵀdA u, the log of the product of eigenvalues by tr(A⁺dA) = 2⟨A⁺F, dF⟩.
-@jax.custom_jvp
-def on_support(factor: Float[Array, "d k"], vector: Float[Array, " d"]) -> OnSupport:
-    """The parts of the density on the support. O(d² k)
+class Support(NamedTuple):
+    """The range of a root F = diag(sizes) U T: orthonormal columns U, of which some are kept."""
 
-    Its first derivatives hold for changes that leave the support where it is.
-    """
-    return _on_support(factor, vector)[0]
+    sizes: Float[Array, " d"]  # lengths of the rows of F, 1 of those that are zero
+    basis: Float[Array, "d m"]  # U
+    kept: Bool[Array, " m"]
 
 
-@on_support.defjvp
-def _(primals, tangents):
-    (factor, _), (dfactor, dvector) = primals, tangents
-    found, u, slope = _on_support(*primals)
-    moved = jnp.sum(u * dvector) - jnp.sum(dot(u, dfactor) * dot(u, factor))
-    return found, OnSupport(2 * moved, 2 * jnp.sum(slope * dfactor), jnp.zeros_like(found.dim))
-
-
-def _on_support(factor: Array, vector: Array) -> tuple[OnSupport, Array, Array]:
+def support_of(factor: Float[Array, "d k"]) -> Support:
+    """The range of F, a constant to derivatives. O(d k min(d, k))"""
+    factor = lax.stop_gradient(factor)
     rows, sizes = _unit_rows(factor)
     basis, values = lapack.left_singular(rows)
-    kept = _is_kept(values, factor)
-    scaled = vector / sizes
-    inside = jnp.where(kept, dot(basis.T, scaled), 0.0)
-    outside = jnp.max(jnp.abs(scaled - dot(basis, inside)), initial=0)
-    near = small.NEAR * _eps(factor) * (1 + jnp.max(jnp.abs(scaled), initial=0))
-    weights = jnp.where(kept, 1 / jnp.where(kept, values, 1.0), 0.0)
-    is_off = outside > near
-    distance = jnp.where(is_off, jnp.inf, jnp.sum(jnp.square(inside * weights)))
-    distance = jnp.where(jnp.all(jnp.isfinite(factor)), distance, jnp.nan)
-    u = jnp.where(is_off, jnp.nan, dot(basis, inside * weights * weights) / sizes)
+    return Support(sizes, basis, is_kept(values, factor))
 
-    # The product of eigenvalues does depend on units: it is that of F itself.
-    count = jnp.sum(kept)
-    basis, values = lapack.left_singular(factor)
-    kept = jnp.arange(len(values)) < count
-    values = jnp.where(kept, values, 1.0)
-    logdet = 2 * jnp.sum(jnp.log(values))
-    slope = dot(basis * jnp.where(kept, 1 / values**2, 0.0)[None], dot(basis.T, factor))
-    return OnSupport(distance, logdet, count.astype(factor.dtype)), u, slope
+
+def coordinates(support: Support, array: Float[Array, "d ..."]) -> Float[Array, "m ..."]:
+    """Uᵀ diag(1/sizes) times a vector or a matrix, zero in what is not kept."""
+    inside = dot(support.basis.T, array / _column(support.sizes, array))
+    return jnp.where(_column(support.kept, inside), inside, 0.0)
+
+
+def root_within(support: Support, factor: Float[Array, "d k"]) -> Float[Array, "m m"]:
+    """Lower L with L Lᵀ = T Tᵀ in what is kept, and the identity in the rest."""
+    rest = jnp.diag((~support.kept).astype(factor.dtype))
+    return triangular_root(jnp.concatenate([coordinates(support, factor), rest], axis=1))
+
+
+def volume(support: Support) -> Float[Array, ""]:
+    """log|Uᵀ diag(sizes²) U| of the columns kept: the product of eigenvalues depends on units."""
+    columns = jnp.where(support.kept[None], support.sizes[:, None] * support.basis, 0.0)
+    rest = jnp.diag((~support.kept).astype(columns.dtype))
+    return 2 * logdet_of_triangle(triangular_root(jnp.concatenate([columns.T, rest], axis=1)))
+
+
+def is_outside(scaled: Float[Array, " d"], inside: Float[Array, " d"]) -> Bool[Array, ""]:
+    """Whether a vector, in units of standard deviations, has more than its part in the support."""
+    rest, size = (jnp.max(jnp.abs(x), initial=0) for x in (scaled - inside, scaled))
+    return rest > small.NEAR * _eps(scaled) * (1 + size)
+
+
+def on_support(factor: Float[Array, "d k"], vector: Float[Array, " d"]) -> OnSupport:
+    """What the density on the support is made of. O(d k min(d, k))
+
+    Σ is diag(sizes) U T Tᵀ Uᵀ diag(sizes), and T Tᵀ is regular. The derivatives hold for changes
+    that leave the support where it is.
+    """
+    support = support_of(factor)
+    inside, lower = coordinates(support, vector), root_within(support, factor)
+    is_off = is_outside(vector / support.sizes, dot(support.basis, inside))
+    distance = jnp.where(is_off, jnp.inf, inv_quad_lower(lower, inside))
+    logdet = 2 * logdet_of_triangle(lower) + volume(support)
+    return valid_if(jnp.all(jnp.isfinite(factor)), distance, logdet, jnp.sum(support.kept))
+
+
+def valid_if(valid: Array, distance: Array, logdet: Array, dim: Array) -> OnSupport:
+    """These three, the distance NaN unless Σ is valid."""
+    distance = jnp.where(valid, distance, jnp.nan)
+    return OnSupport(distance, logdet, dim.astype(distance.dtype))
 
 
 def semidefinite_root(
@@ -166,13 +185,18 @@ def _(primals, tangents):
     return factor, x - 0.5 * dot(factor, by_gram(dot(factor.T, x)))
 
 
+def _column(x: Array, like: Array) -> Array:
+    return x.reshape(*x.shape, *[1] * (like.ndim - 1))
+
+
 def _unit_rows(factor: Array) -> tuple[Array, Array]:
     """F with rows of length one, or zero, and their lengths: 1 of those that are zero."""
     sizes = small.nonzero(lengths(factor))
     return factor / sizes[:, None], sizes
 
 
-def _is_kept(values: Array, factor: Array) -> Array:
+def is_kept(values: Array, factor: Array) -> Array:
+    """Which singular values of a factor are more than rounding."""
     return values > _noise(factor) * jnp.max(values, initial=0)
 
 

@@ -153,15 +153,18 @@ def _inv_quad(lower: Array, vector: Array) -> Array:
 @_inv_quad.defjvp
 def _(primals, tangents):
     (lower, vector), (dlower, dvector) = primals, tangents
-    w, u = _solutions(lower, vector)
+    value, (w, u) = _inv_quad(lower, vector), _solutions(lower, vector)
     # As a product: many vectors and one L make one of matrices, and no array of d² for each.
     along = jnp.sum(u * dot(jnp.tril(dlower), w))
-    return _inv_quad(lower, vector), 2 * (jnp.sum(u * dvector) - along)
+    # Off the support it is infinite all around, and NaN where a column is lost.
+    slope = jnp.where(value == jnp.inf, 0.0, jnp.where(jnp.isnan(value), jnp.nan, 2.0))
+    slope = jnp.where(small.is_regular(lower), 2.0, slope).astype(vector.dtype)
+    return value, slope * (jnp.sum(u * dvector) - along)
 
 
 @jax.custom_jvp
 def _solutions(lower: Array, vector: Array) -> tuple[Array, Array]:
-    """L⁻¹v and L⁻ᵀL⁻¹v."""
+    """w = L⁻¹v and L⁻ᵀw; zero where a pivot is."""
     return _both(lower, vector)
 
 
@@ -171,7 +174,9 @@ def _(primals, tangents):
 
 
 def _by_solves(lower: Array, vector: Array) -> tuple[Array, Array]:
-    w = solve(lower, vector)
+    zero = jnp.diagonal(lower) == 0
+    lower = lower + jnp.diag(zero.astype(lower.dtype))
+    w = jnp.where(zero, 0.0, solve(lower, vector))
     return w, solve(lower, w, transpose=True)
 
 

@@ -69,21 +69,21 @@ T largest_of_numbers(const T* x, int64_t n) {
   return largest;
 }
 
-// L⁻¹v in place.
+// L⁻¹v in place, zero where a pivot is: as if that were infinite.
 template <class T>
 void substitute(const T* l, T* v, int64_t d) {
   for (int64_t i = 0; i < d; ++i) {
     const T* own = l + i * d;
-    v[i] = (v[i] - dot_of_numbers(own, v, i)) / own[i];
+    v[i] = (v[i] - dot_of_numbers(own, v, i)) / (own[i] == 0 ? T(__builtin_inf()) : own[i]);
   }
 }
 
-// L⁻ᵀv in place.
+// L⁻ᵀv in place, the same where a pivot is zero.
 template <class T>
 void substitute_transpose(const T* l, T* v, int64_t d) {
   for (int64_t i = d; i-- > 0;) {
     const T* own = l + i * d;
-    v[i] /= own[i];
+    v[i] /= own[i] == 0 ? T(__builtin_inf()) : own[i];
     subtract_numbers(v, v[i], own, i);
   }
 }

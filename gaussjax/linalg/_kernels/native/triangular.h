@@ -162,7 +162,7 @@ void solve_lower_transpose(const Call& call, int64_t first, int64_t last, void* 
   solve<T, true>(call, first, last, scratch);
 }
 
-// L⁻¹v and L⁻ᵀL⁻¹v.
+// L⁻¹v and L⁻ᵀL⁻¹v; zero where a pivot is: as if that were infinite.
 template <class T>
 void solutions(const Call& call, int64_t first, int64_t last, void* scratch) {
   using V = Vector<T>;
@@ -175,8 +175,9 @@ void solutions(const Call& call, int64_t first, int64_t last, void* scratch) {
     memcpy(u, w, d * sizeof(T));
     return substitute_transpose(l, u, d);
   }
-  V *l = static_cast<V*>(scratch), *x = l + triangle(d);
+  V *l = static_cast<V*>(scratch), *x = l + triangle(d), infinity = all<T>(T(__builtin_inf()));
   load_lower(l, Source<T>(call.in[0], first, last), d);
+  for (int64_t i = 0; i < d; ++i) row(l, i)[i] = row(l, i)[i] == 0 ? infinity : row(l, i)[i];
   Source<T>(call.in[1], first, last).load(x, 0, d);
   solve_vector(l, x, d);
   Target<T>(call.out[0], first, last).store(x, 0, d);
