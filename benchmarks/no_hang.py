@@ -356,8 +356,6 @@ def _of_data(x: jax.Array) -> Cases:
         "inverse_wishart_log_prob": lambda a: gj.inverse_wishart_log_prob(
             a, dim + 1.0, jnp.eye(dim)
         ),
-        "correlation_log_jacobian": gj.correlation_log_jacobian,
-        "covariance_log_jacobian": gj.covariance_log_jacobian,
     }
     out |= {n: (f, (jnp.eye(dim) + 0.1 * rows[..., :dim, :] ** 2,)) for n, f in triangle.items()}
     out["pool_imputations"] = lambda x: gj.pool_imputations(x, jnp.square(x)), (x,)

@@ -210,26 +210,3 @@ def test_lkj_is_numpyros(eta):
         expected = numpyro.LKJCholesky(4, eta).log_prob(lower)
     np.testing.assert_allclose(gj.lkj_log_prob(lower, eta), expected, rtol=2e-6)
     assert np.isnan(gj.lkj_log_prob(lower, -1.0))
-
-
-def test_jacobians_are_those_of_the_maps():
-    vector = np.random.default_rng(1).standard_normal(6).astype(np.float32)
-    below = np.tril_indices(4, -1)
-    jacobian = jax.jacobian(lambda v: pz.correlation_from_vector(v)[below])(vector)
-    np.testing.assert_allclose(
-        gj.correlation_log_jacobian(pz.correlation_from_vector(vector)),
-        np.linalg.slogdet(jacobian)[1],
-        rtol=1e-5,
-    )
-    triangle = np.tril_indices(4)
-    entries = G.cov.lower[triangle]
-
-    def product(entries):
-        lower = jnp.zeros((4, 4)).at[triangle].set(entries)
-        return (lower @ lower.T)[triangle]
-
-    np.testing.assert_allclose(
-        gj.covariance_log_jacobian(G.cov.lower),
-        np.linalg.slogdet(jax.jacobian(product)(entries))[1],
-        rtol=1e-5,
-    )

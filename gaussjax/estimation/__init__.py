@@ -7,8 +7,6 @@ from gaussjax.estimation.likelihood import fit
 from gaussjax.estimation.nonlinear import nonlinear_shrinkage, shrunk_eigenvalues
 from gaussjax.estimation.normal_inverse_wishart import NormalInverseWishart
 from gaussjax.estimation.priors import (
-    correlation_log_jacobian,
-    covariance_log_jacobian,
     inverse_wishart_log_prob,
     lkj_log_prob,
     wishart_log_prob,
@@ -45,8 +43,6 @@ __all__ = [
     "constant_correlation",
     "constant_correlation_shrinkage",
     "correlation",
-    "correlation_log_jacobian",
-    "covariance_log_jacobian",
     "em_step",
     "factor_analysis",
     "fit",

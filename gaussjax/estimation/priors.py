@@ -1,11 +1,11 @@
-"""Log densities of correlations and covariances by their factors, and of the maps to factors.
+"""Log densities of correlations and covariances by their factors.
 
 A prior for HMC on the vector that `parametrize.correlation_from_vector` takes is
 
->>> from gaussjax.parametrize import correlation_from_vector
+>>> from gaussjax.parametrize import correlation_from_vector, correlation_log_jacobian
 >>> def log_prior(vector):
 ...     lower = correlation_from_vector(vector)
-...     return lkj_log_prob(lower, 2.0) + correlation_log_jacobian(lower)
+...     return lkj_log_prob(lower, 2.0) + correlation_log_jacobian(vector)
 >>> print(f"{log_prior(jnp.zeros(3)):.4f}")
 -0.6155
 """
@@ -58,7 +58,7 @@ def wishart_log_prob(
     """Log density of A = L Lᵀ under the Wishart law W(V, ν), in nats. O(d³)
 
     `lower` L and `scale`, the lower factor of V, are `(..., d, d)`; ν > d − 1. The density is one
-    of A itself; that of L adds `covariance_log_jacobian(lower)`.
+    of A itself; that of L adds `parametrize.covariance_log_jacobian(lower)`.
 
     Raises:
         ValueError: a matrix is not square, or sizes differ.
@@ -97,45 +97,6 @@ def inverse_wishart_log_prob(
     trace = jnp.sum(jnp.square(solve(lower, scale)))
     value = nu * logdet_of_triangle(scale) - (nu + d + 1) * logdet_of_triangle(lower)
     return value - 0.5 * trace - 0.5 * nu * d * math.log(2) - multigammaln(0.5 * nu, d)
-
-
-@lift
-def correlation_log_jacobian(lower: Float[Array, "... d d"]) -> Float[Array, "..."]:
-    """Log |∂L/∂v| of L = `correlation_from_vector(v)`: Σᵢ (i + 1) log Lᵢᵢ, i = 1 … d. O(d)
-
-    To the density of L it adds what makes one of the vector.
-
-    Raises:
-        ValueError: `lower` is not square.
-
-    >>> correlation_log_jacobian(jnp.eye(3))
-    Array(0., dtype=float32)
-    """
-    _errors.square("lower", lower)
-    d = lower.shape[-1]
-    logs = jnp.log(jnp.diagonal(lower))
-    return jnp.sum((jnp.arange(d, dtype=lower.dtype) + 2) * logs)
-
-
-@lift
-def covariance_log_jacobian(lower: Float[Array, "... d d"]) -> Float[Array, "..."]:
-    """Log |∂A/∂L| of A = L Lᵀ, lower triangle to lower: d log 2 + Σᵢ (d − i + 1) log Lᵢᵢ. O(d)
-
-    With `parametrize.lower_from_vector`, whose own is Σᵢ log Lᵢᵢ for `Exp()`, a density of A
-    becomes one of the vector.
-
-    Raises:
-        ValueError: `lower` is not square.
-
-    Source: Muirhead, Aspects of Multivariate Statistical Theory, theorem 2.1.9.
-
-    >>> print(f"{covariance_log_jacobian([[1.0]]):.4f}")  # dA = 2 L dL
-    0.6931
-    """
-    _errors.square("lower", lower)
-    d = lower.shape[-1]
-    logs = jnp.log(jnp.diagonal(lower))
-    return d * math.log(2) + jnp.sum((d - jnp.arange(d, dtype=lower.dtype)) * logs)
 
 
 def _lkj_mass(eta: Array, d: int) -> Array:
