@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.optimize
+from compiling import quick_jit
+from processes import on_eight_devices
 
 import gaussjax as gj
-from tests.compiling import quick_jit
-from tests.processes import on_eight_devices
 
 RNG = np.random.default_rng(0)
 ROOT = RNG.standard_normal((6, 6))

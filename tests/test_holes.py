@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiling import quick_jit
 
 import gaussjax as gj
-from tests.compiling import quick_jit
 
 RNG = np.random.default_rng(0)
 X = (RNG.standard_normal((300, 4)) @ RNG.standard_normal((4, 4)) + 3).astype(np.float32)

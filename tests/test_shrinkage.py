@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiling import quick_jit
+from oracle import mpmath  # of 60 digits
 
 import gaussjax as gj
-from tests.compiling import quick_jit
-from tests.oracle import mpmath  # of 60 digits
 
 SHAPES = pytest.mark.parametrize("shape", [(20, 40), (3, 2), (30, 1)], ids=str)
 KINDS = {

@@ -5,14 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats as st
+from compiling import quick_jit
 from jax.flatten_util import ravel_pytree
+from oracle import mpmath  # of 60 digits
 
 import gaussjax as gj
 from gaussjax import normal_inverse_wishart as niw
 from gaussjax import parametrize as pz
 from gaussjax import student_t
-from tests.compiling import quick_jit
-from tests.oracle import mpmath  # of 60 digits
 
 RNG = np.random.default_rng(0)
 ROOT = np.tril(RNG.standard_normal((4, 4))) + 2 * np.eye(4)
