@@ -35,7 +35,7 @@ help: ## Show this list
 train: $(READY) ## Train the VAE on the digits: numbers, pictures and checkpoints in runs/
 	$(BIN)/python -m examples.vae $(ARGS)
 
-references: $(READY) ## Train the VAEs of examples/vae/results: hours; ARGS="--data-dir MNIST"
+references: $(READY) ## Train the reference VAEs, into examples/vae/results: hours; ARGS="--data-dir MNIST"
 	$(BIN)/python -m examples.vae.references $(ARGS)
 
 test: $(READY) ## Run every test and doctest

@@ -1,8 +1,8 @@
 """Speed of every operation and its gradient, beside other libraries.
 
     python -m benchmarks speed             # about 25 minutes; lists what there was no time for
-    python -m benchmarks speed --resume    # continues with that python -m benchmarks report
-    # tables and figures again, from the JSON
+    python -m benchmarks speed --resume    # continues with that
+    python -m benchmarks report            # tables and figures again, from the JSON
 
 Sweeps: `dim`, against d with B d² constant; `batch`, against B at d = 8; `single`, one Gaussian
 against d; `float64`, as `dim`. Figures of structures are drawn from `benchmarks.structures`.

@@ -244,6 +244,13 @@ def test_a_barycenter_that_has_not_converged_is_no_number():
     np.testing.assert_allclose(total, sigma, atol=1e-4)
 
 
+def test_weights_of_a_barycenter_may_have_fewer_digits():
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
+        g = gj.from_isotropic(jnp.zeros((3, 2)), jnp.array([1.0, 2.0, 3.0]))
+        q = gj.wasserstein2_barycenter(g, weights=jnp.full(3, 1 / 3, jnp.float32))
+        np.testing.assert_allclose(gj.stddev(q), [2.0, 2.0], rtol=1e-12)
+
+
 def test_barycenters_refuse_weights_of_another_number():
     g = gj.from_scale(jnp.zeros((2, 3)), jnp.ones(3))
     with pytest.raises(ValueError, match="weights must have 2 entries"):

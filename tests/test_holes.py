@@ -60,6 +60,28 @@ def test_two_columns_with_holes_in_one_have_andersons_estimate():
     np.testing.assert_allclose(gj.covariance(g), cov, rtol=1e-4)
 
 
+@pytest.mark.parametrize("unit", [1.0, 2.0**10])
+def test_derivatives_do_not_depend_on_the_units_of_columns(unit):
+    """Those of Anderson's regression on the complete column, whatever the other is measured in."""
+    units = np.array([unit, 1 / unit], np.float32)
+    x, mask = X[:12, :2] * units, np.stack([np.ones(12, bool), np.arange(12) < 4], axis=1)
+    moved = np.where(np.arange(12) < 4, 1.0, -0.5).astype(np.float32)
+
+    def closed(x):  # the second column is seen in the first rows alone
+        seen = x[:4]
+        slope = jnp.sum((seen[:, 0] - seen[:, 0].mean()) * seen[:, 1])
+        slope = slope / jnp.sum(jnp.square(seen[:, 0] - seen[:, 0].mean()))
+        return seen[:, 1].mean() + slope * (x[:, 0].mean() - seen[:, 0].mean())
+
+    direction = np.stack([moved * unit, np.zeros(12, np.float32)], axis=1).astype(np.float32)
+    value, slope = jax.jvp(lambda x: gj.fit_missing(x, mask=mask).mean[1], (x,), (direction,))
+    expected, change = jax.jvp(closed, (x,), (direction,))
+    np.testing.assert_allclose(value, expected, rtol=1e-4)
+    np.testing.assert_allclose(slope, change, rtol=1e-2)
+    backward = jax.grad(lambda x: gj.fit_missing(x, mask=mask).mean[1])(x)
+    np.testing.assert_allclose(np.vdot(backward, direction), change, rtol=1e-2)
+
+
 def test_without_holes_it_is_the_fit_and_weights_are_equal_rows():
     all_seen = np.full(X.shape, True)
     np.testing.assert_allclose(

@@ -155,7 +155,11 @@ def difference(found: dict[str, list[dict]]) -> list[str]:
     """What the full covariance brings over the diagonal, seed by seed."""
     if not {"diagonal", "full"} <= set(found):
         return []
-    pairs = list(zip(found["diagonal"], found["full"], strict=False))
+    by_seed = [{row["config"]["seed"]: row for row in found[name]} for name in ("diagonal", "full")]
+    seeds = sorted(by_seed[0].keys() & by_seed[1].keys())
+    if not seeds:
+        return []
+    pairs = [tuple(rows[seed] for rows in by_seed) for seed in seeds]
     words = []
     for key, label in (("negative_elbo", "−ELBO"), ("nll", "NLL")):
         gains = [a[key] - b[key] for a, b in pairs]

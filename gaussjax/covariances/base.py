@@ -217,7 +217,10 @@ class Covariance(abc.ABC):
 
     @property
     def num_parameters(self) -> int:
-        """Free numbers of Σ: its own and those of its parts, at most those of any matrix."""
+        """Free numbers of Σ: its own and those of its parts, at most those of any matrix.
+
+        An upper bound where parts share some, as terms of a sum may.
+        """
         own = [(x, rank) for path, x, rank in fields_of(self) if path.count(".") == 1]
         count = sum(math.prod(np.shape(x)[np.ndim(x) - rank :]) for x, rank in own)
         count += sum(part.num_parameters for part in parts_of(self))

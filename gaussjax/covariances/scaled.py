@@ -29,6 +29,11 @@ class Scaled(Covariance):
         """That of `base`."""
         return self.base.dim
 
+    @property
+    def num_parameters(self) -> int:
+        """Those of the base and of f, which share one scale at least: an upper bound."""
+        return min(self.base.num_parameters + self.dim - 1, self.dim * (self.dim + 1) // 2)
+
     def color(self, noise: Float[Array, " d"], /) -> Float[Array, " d"]:
         """f ⊙ C'ε."""
         return self.scale * self.base.color(noise)

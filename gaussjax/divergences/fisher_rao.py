@@ -39,7 +39,7 @@ def fisher_rao_distance(p: Gaussian, q: Gaussian) -> Float[Array, "..."]:
     √(½ Σ log²λ) over the eigenvalues of Σq⁻¹Σp; equal arrays of covariances, 2√2 arsinh(Δ/√8) with
     the Mahalanobis distance Δ. √(δᵀFδ) as p → q; at p = q it is zero, with the subgradient zero.
     First derivatives hold for all changes, second ones for those within the case, else NaN.
-    O(d) for diagonals. Infinite where one is singular.
+    O(d) for diagonals. Infinite where one is singular, NaN where both are.
 
     Raises:
         ValueError: dimensions differ or batch shapes do not broadcast.
@@ -51,9 +51,9 @@ def fisher_rao_distance(p: Gaussian, q: Gaussian) -> Float[Array, "..."]:
     0.9803
     """
     shift = p.mean - q.mean
-    if p.dim == 1:
-        return _in_half_planes(shift, p.cov.stddev(), q.cov.stddev())[0]
     (a, b), lost = _regular_roots(p.cov, q.cov)
+    if p.dim == 1:
+        return _in_half_planes(shift, p.cov.stddev(), q.cov.stddev())[0] + lost
     same_mean = jnp.all(shift == 0)
     squares = _between(a, b)
     # A change that leaves a case has, by reflection of the means, the derivative of zero or, where
@@ -88,10 +88,10 @@ def fisher_rao_bounds(p: Gaussian, q: Gaussian) -> FisherRaoBounds:
     1.19 1.19
     """
     shift = p.mean - q.mean
-    if p.dim == 1:
-        exact = _in_half_planes(shift, p.cov.stddev(), q.cov.stddev())[0]
-        return FisherRaoBounds(exact, exact)
     roots, lost = _regular_roots(p.cov, q.cov)
+    if p.dim == 1:
+        exact = _in_half_planes(shift, p.cov.stddev(), q.cov.stddev())[0] + lost
+        return FisherRaoBounds(exact, exact)
     a, b = (jnp.diag(x) if x.ndim == 1 else x for x in roots)
     there, back = jnp.stack([a, b]), jnp.stack([b, a])
     above = jnp.zeros((len(shift) + 1, 1), shift.dtype).at[0, 0].set(1.0)

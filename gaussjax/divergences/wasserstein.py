@@ -117,6 +117,10 @@ def wasserstein2_barycenter(
         weights = jnp.full(count, 1 / count, means.dtype)
     weights = _errors.real_array("weights", weights, means.dtype)
     _errors.rank_at_least("weights", weights, 1)
+    total = jnp.sum(weights, axis=-1, keepdims=True)
+    near = jnp.abs(total - 1) <= 8 * count * float(jnp.finfo(weights.dtype).eps)
+    valid = jnp.all(weights >= 0, axis=-1, keepdims=True) & near
+    weights = jnp.where(valid, weights, jnp.nan)
     if weights.shape[-1] != count:
         raise ValueError(f"weights must have {count} entries, got shape {weights.shape}.")
     aside = jnp.moveaxis(means, 0, -2), jnp.moveaxis(roots, 0, -3), weights
@@ -137,10 +141,9 @@ def _barycenter(
     *,
     steps: int,
 ) -> Gaussian:
-    eps = float(jnp.finfo(weights.dtype).eps)
-    valid = jnp.all(weights >= 0) & (jnp.abs(jnp.sum(weights) - 1) <= 8 * len(weights) * eps)
-    weights = jnp.where(valid, weights, jnp.nan)
-    shares, limit = weights[:, None, None], 8 * eps * math.sqrt(means.shape[-1])
+    weights = weights / jnp.sum(weights)
+    limit = 8 * float(jnp.finfo(weights.dtype).eps) * math.sqrt(means.shape[-1])
+    shares = weights[:, None, None]
 
     @jax.checkpoint
     def moved(root: Array) -> Array:
@@ -149,7 +152,9 @@ def _barycenter(
 
     def step(carry: tuple[Array, Array], _: None) -> tuple[tuple[Array, Array], None]:
         root, change = carry
-        following = lax.cond(all_of_batch(~(change > limit)), lambda x: x, moved, root)
+        moves = change > limit
+        following = lax.cond(all_of_batch(~moves), lambda x: x, moved, root)
+        following = jnp.where(moves, following, root)  # whatever others in a batch do
         size = jnp.linalg.norm(lax.stop_gradient(root))
         apart = jnp.linalg.norm(lax.stop_gradient(following - root))
         return (following, jnp.where(size == 0, 0.0, apart / size)), None

@@ -12,6 +12,7 @@ from jaxtyping import Array
 
 from gaussjax.covariances import Cholesky, Covariance, Kronecker
 from gaussjax.estimation._rules import Scatter, regular_root
+from gaussjax.gaussian import Gaussian
 from gaussjax.linalg.ranges import lengths, unit_of
 from gaussjax.linalg.triangular import solve
 
@@ -26,53 +27,64 @@ PATIENCE = 10
 def fixed_point(
     step: Callable[[Any, Any], Any],
     change: Callable[[Any, Any], Array],
+    units: Callable[[Any], list[Array]],
     args: Any,
     start: Any,
     steps: int,
 ) -> Any:
     """x with x = f(θ, x), with the derivatives of that point in θ, and not those of the loop.
 
-    `step` f and `change` depend on `args` θ alone. NaN derivatives where a loop does not come to
-    rest.
+    `step` f and `change` depend on `args` θ alone; `units` of x has an array of scales for each of
+    its leaves, in which changes of its entries are measured. NaN derivatives where a loop does not
+    come to rest.
     """
-    return _fixed_point(step, change, args, start, steps)[0]
+    return _fixed_point(step, change, units, args, start, steps)[0]
 
 
 # dx = ∂f/∂θ dθ + J dx with J = ∂f/∂x, that is (I − J) dx = ∂f/∂θ dθ.
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1, 4))
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2, 5))
 def _fixed_point(
-    step: Callable[..., Any], change: Callable[..., Array], args: Any, start: Any, steps: int
+    step: Callable[..., Any],
+    change: Callable[..., Array],
+    units: Callable[..., list[Array]],
+    args: Any,
+    start: Any,
+    steps: int,
 ) -> tuple[Any, Array]:
     return until_still(functools.partial(step, args), change, start, steps)
 
 
 @_fixed_point.defjvp
-def _(step: Any, change: Any, steps: int, primals: Any, tangents: Any) -> Any:
+def _(step: Any, change: Any, units: Any, steps: int, primals: Any, tangents: Any) -> Any:
     (args, start), (dargs, _) = primals, tangents
-    x, rests = _fixed_point(step, change, args, start, steps)
+    x, rests = _fixed_point(step, change, units, args, start, steps)
+    scales = [jnp.where(u == 0, 1.0, u) for u in units(x)]
     _, rhs = jax.jvp(lambda args: step(args, x), (args,), (dargs,))
     _, along = jax.linearize(lambda x: step(args, x), x)
     dx = lax.custom_linear_solve(
         lambda v: jax.tree.map(jnp.subtract, v, along(v)),
         rhs,
-        solve=_by_series,
-        transpose_solve=_by_series,
+        solve=functools.partial(_by_series, scales, steps),
+        transpose_solve=functools.partial(_by_series, [1 / u for u in scales], steps),
     )
     return (x, rests), (jax.tree.map(lambda v: v / rests, dx), jnp.zeros_like(rests))
 
 
-def _by_series(apply: Callable[[Any], Any], rhs: Any) -> Any:
+def _by_series(units: list[Array], steps: int, apply: Callable[[Any], Any], rhs: Any) -> Any:
     """v with (I − J) v = b, as Σ Jᵏ b: it converges as fast as steps do."""
 
     def step(v: Any) -> Any:
         return jax.tree.map(lambda b, v, left: b + (v - left), rhs, v, apply(v))
 
-    def change(old: Any, new: Any) -> Array:
-        pairs = zip(jax.tree.leaves(old), jax.tree.leaves(new), strict=True)
-        sizes = [(_largest(b - a), _largest(b)) for a, b in pairs]
-        return jnp.max(jnp.stack([size / jnp.where(of == 0, 1.0, of) for size, of in sizes]))
+    def size(v: Any) -> Array:
+        each = zip(jax.tree.leaves(v), units, strict=True)
+        return jnp.max(jnp.stack([_largest(x / u) for x, u in each]))
 
-    v, rests = until_still(step, change, rhs, STEPS)
+    def change(old: Any, new: Any) -> Array:
+        whole = size(new)
+        return size(jax.tree.map(jnp.subtract, new, old)) / jnp.where(whole == 0, 1.0, whole)
+
+    v, rests = until_still(step, change, rhs, steps)
     return jax.tree.map(lambda v: v / rests, v)
 
 
@@ -103,6 +115,12 @@ def until_still(
     state = (start, jnp.array(jnp.inf, dtype), zero, zero)
     last = lax.while_loop(lambda s: moves(s) & (s[3] < steps), once, state)
     return last[0], jnp.where(moves(last), jnp.nan, jnp.ones((), dtype))
+
+
+def units_of_law(g: Gaussian) -> list[Array]:
+    """Deviations, for the mean and for the rows of the factor."""
+    scale = g.cov.stddev()
+    return [scale, scale[:, None]]
 
 
 def change_of_law(shift: Array, old: Covariance, new: Covariance) -> Array:
@@ -141,11 +159,14 @@ def kronecker(s: Scatter, sizes: tuple[int, ...]) -> Covariance:
         turned = [solve(a, b) - jnp.eye(len(a), dtype=a.dtype) for a, b in pairs]
         return jnp.max(jnp.stack([jnp.max(jnp.abs(x)) for x in turned]))
 
+    def units(lowers: tuple[Array, ...]) -> list[Array]:
+        return [lengths(lower)[:, None] for lower in lowers]
+
     count, dim = len(sizes), s.rows.shape[1]
     unit = unit_of(_largest(s.rows))
     table = (s.rows / unit).reshape(-1, *sizes)
     start = tuple(jnp.eye(n, dtype=table.dtype) for n in sizes)
-    *others, last = fixed_point(step, change, (table, s.weight), start, STEPS)
+    *others, last = fixed_point(step, change, units, (table, s.weight), start, STEPS)
     valid = jnp.all(s.varies)
     lowers = (*others, unit * last)
     return Kronecker(tuple(Cholesky(jnp.where(valid, x, jnp.nan)) for x in lowers))

@@ -181,7 +181,9 @@ def _fit_missing(
     def change(old: Gaussian, new: Gaussian) -> Array:
         return _iterated.change_of_law(new.mean - old.mean, old.cov, new.cov)
 
-    return _iterated.fixed_point(step, change, (x, mask, each), _start(x, mask, each), steps)
+    start = _start(x, mask, each)
+    units = _iterated.units_of_law
+    return _iterated.fixed_point(step, change, units, (x, mask, each), start, steps)
 
 
 def _weights(x: Array, mask: Array, weights: Array | None, most: int) -> Array:

@@ -150,7 +150,7 @@ def outliers(g: Gaussian, x: ArrayLike, *, level: ArrayLike) -> Bool[Array, "...
 
     By squared Mahalanobis distances beyond the quantile of χ². Of n rows of g itself about
     n (1 − level) are; those of an estimate that outliers have not widened (`student_t.fit`) tell.
-    A NaN is no outlier, and nothing is where `level` is none, in an array.
+    NaN rows are not outliers. In an array, a level outside [0, 1] marks nothing.
 
     Raises:
         ValueError: sizes differ, batch shapes do not broadcast, or `level` is a number not between
@@ -191,8 +191,8 @@ def aic(
     """Akaike's criterion 2k − 2 log L of a fit to rows x; smaller is better. O(n d²)
 
     `x` is `(..., n, d)`, with `weights` and a `mask` as in `moments`. k is d for the mean and
-    `g.cov.num_parameters`, unless `parameters` says something else: `fit` of a `LowRank` has one
-    noise for all coordinates, and so d − 1 less.
+    `g.cov.num_parameters` (for `Sum` and `Scaled` an upper bound), unless `parameters` says
+    something else: of the covariance, `fit` of a `LowRank` has 1 + d r − r (r − 1)/2.
 
     Raises:
         ValueError: sizes differ or batch shapes do not broadcast.

@@ -190,7 +190,7 @@ def _fit(
     given = None if degrees is None else jnp.where(degrees > 0, degrees, jnp.nan)
     rows = _Rows(clean, each, given)
     start = rows.estimate(jnp.ones_like(each))
-    g = _iterated.fixed_point(_Rows.step, _change, rows, start, STEPS)
+    g = _iterated.fixed_point(_Rows.step, _change, _iterated.units_of_law, rows, start, STEPS)
     return StudentT(rows.degrees_for(rows.distances(g)), g.mean, g.cov)
 
 

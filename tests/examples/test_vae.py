@@ -78,10 +78,14 @@ def test_reference_runs_keep_their_numbers_and_are_not_repeated(tmp_path, monkey
 
 
 def test_the_table_of_references_compares_the_same_seeds():
-    numbers = {"rate": 25.0, "active_units": 20, "minutes": 5.0, "config": {"epochs": 100}}
+    def result(seed, bound, nll):
+        config = {"epochs": 100, "seed": seed}
+        numbers = {"rate": 25.0, "active_units": 20, "minutes": 5.0, "config": config}
+        return numbers | {"negative_elbo": bound, "nll": nll}
+
     rows = {
-        "diagonal": [numbers | {"negative_elbo": x + 3, "nll": x} for x in (90.0, 91.0)],
-        "full": [numbers | {"negative_elbo": x + 2, "nll": x} for x in (89.5, 90.0)],
+        "diagonal": [result(0, 93.0, 90.0), result(1, 94.0, 91.0)],
+        "full": [result(1, 92.0, 90.0), result(0, 91.5, 89.5), result(2, 90.0, 88.0)],
     }
     page = references.page(rows)
     assert "| diagonal | 2 | 93.50 ± 0.71 | 90.50 ± 0.71 |" in page
