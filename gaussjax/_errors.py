@@ -118,7 +118,7 @@ def _are_consistent(treedef: Any, shapes: tuple[tuple[Any, ...], ...]) -> bool:
     arrays = [jax.ShapeDtypeStruct(shape, np.float32) for shape in shapes]
     try:
         _check_fields(jax.tree.unflatten(treedef, arrays))
-    except (TypeError, ValueError):
+    except Exception:  # whatever it is, the arrays themselves are looked at next
         return False
     return True
 

@@ -23,7 +23,7 @@ from gaussjax.covariances import pairs, restricted
 from gaussjax.covariances.base import Covariance, any_root, dtype_of
 from gaussjax.covariances.kronecker_plus_diagonal import KroneckerPlusDiagonal
 from gaussjax.covariances.transport import transport
-from gaussjax.linalg import kronecker
+from gaussjax.linalg import kronecker, semidefinite
 from gaussjax.linalg.laws.products_mixture import excess_of_products
 from gaussjax.linalg.semidefinite import OnSupport
 
@@ -64,8 +64,9 @@ class Kronecker(Covariance):
         )
 
     def rank(self) -> Int[Array, ""]:
-        """Product of the ranks."""
-        return functools.reduce(jnp.multiply, [f.rank() for f in self.factors])
+        """Product of the ranks of the factors. O(Σ dᵢ³)"""
+        ranks = [semidefinite.rank(any_root(f)) for f in self.factors]
+        return functools.reduce(jnp.multiply, ranks)
 
     def on_support(self, vector: Float[Array, " d"], /) -> OnSupport:
         """By the ranges of the factors. O(Σ dᵢ³ + d Σ dᵢ)"""

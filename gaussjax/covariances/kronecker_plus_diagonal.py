@@ -43,6 +43,7 @@ class KroneckerPlusDiagonal(Sum):
         return self._closed(
             lambda scales, parts: kronecker.logdet(*parts) + 2 * logdet_of_diagonal(scales),
             lambda: Sum.logdet(self),
+            singular=-jnp.inf,
         )
 
     def inv_quad(self, vector: Float[Array, " d"], /) -> Float[Array, ""]:
@@ -70,15 +71,25 @@ class KroneckerPlusDiagonal(Sum):
         first, second = self.first.rescaled(factor), self.second.rescaled(factor)
         return None if first is None or second is None else KroneckerPlusDiagonal(first, second)
 
-    def _closed(self, rule: Callable[[Array, Any], Array], dense: Callable[[], Array]) -> Array:
-        """The rule of S and of the factors and s of what it scales; dense where S is singular."""
+    def _closed(
+        self,
+        rule: Callable[[Array, Any], Array],
+        dense: Callable[[], Array],
+        *,
+        singular: float = jnp.nan,
+    ) -> Array:
+        """The rule of S and of the factors and s of what it scales; dense where S is singular.
+
+        Where S = s I is zero the product is all there is: `singular` if that has no inverse.
+        """
         factors: Any = getattr(self.first, "factors", ())
         noises: Any = getattr(self.second, "factors", None)
         roots = tuple(f.dense_factor() for f in factors)
         if noises is None:
             scale = jnp.sum(self.second.covariance_root()[:1])  # type: ignore[index]
             scale = jnp.where(scale < 0, jnp.nan, scale)
-            return rule(jnp.ones(self.dim, scale.dtype), (roots, scale))
+            lost = (scale == 0) & (self.first.logdet() == -jnp.inf)
+            return jnp.where(lost, singular, rule(jnp.ones(self.dim, scale.dtype), (roots, scale)))
         scales: Any = [noise.covariance_root() for noise in noises]
         regular = jnp.stack([jnp.all(s > 0) for s in scales]).all()
         safe = [jnp.where(regular, s, 1.0) for s in scales]

@@ -14,11 +14,10 @@ from jaxtyping import Array, Float
 
 from gaussjax._struct import nested, structure
 from gaussjax.covariances.base import Covariance, any_root
-from gaussjax.covariances.cholesky import Cholesky
 from gaussjax.linalg.products import dot
 from gaussjax.linalg.ranges import lengths
 from gaussjax.linalg.sums import inv_quad_and_logdet, root_of_sum
-from gaussjax.linalg.triangular import logdet_of_triangle
+from gaussjax.linalg.triangular import logdet_of_triangle, solve
 
 
 @structure
@@ -39,7 +38,7 @@ class Sum(Covariance):
 
     def whiten(self, vector: Float[Array, " d"], /) -> Float[Array, " d"]:
         """L⁻¹ v. O(d³)"""
-        return Cholesky(self.covariance_root()).whiten(vector)
+        return solve(self.covariance_root(), vector)
 
     def logdet(self) -> Float[Array, ""]:
         """2 Σ log Lᵢᵢ. O(d³)"""
@@ -49,10 +48,6 @@ class Sum(Covariance):
         """L with L Lᵀ = A + B: from the matrix, or the factors where that loses digits. O(d³)"""
         lower = root_of_sum(jax.lax.stop_gradient(self.dense()), self._factor())
         return self._nan_unless_valid(lower)
-
-    def inv_quad(self, vector: Float[Array, " d"], /) -> Float[Array, ""]:
-        """∞ off the support where Σ is singular. O(d³)"""
-        return self.inv_quad_and_logdet(vector)[0]
 
     def inv_quad_and_logdet(self, vector: Float[Array, " d"], /) -> tuple[Array, Array]:
         """Both by one root, with a derivative that does not go through it. O(d³)"""

@@ -28,7 +28,6 @@ from gaussjax.linalg.semidefinite import (
     OnSupport,
     Support,
     coordinates,
-    is_kept,
     is_outside,
     root_within,
     support_of,
@@ -65,7 +64,7 @@ def solve(factors: Factors, scale: Float[Array, ""], vector: Float[Array, " d"])
 def inv_quad(factors: Factors, scale: Float[Array, ""], vector: Float[Array, " d"]) -> Array:
     """vᵀΣ⁻¹v as a sum of squares. O(Σ dᵢ³ + d Σ dᵢ)"""
     vectors, eigenvalues = _decomposed(factors, scale)
-    return jnp.sum(jnp.square(_times_transpose(vectors, vector) / jnp.sqrt(_regular(eigenvalues))))
+    return jnp.sum(jnp.square(_times_transpose(vectors, vector) / jnp.sqrt(eigenvalues)))
 
 
 @inv_quad.defjvp
@@ -96,7 +95,7 @@ def _(primals, tangents):
 
 @jax.custom_jvp
 def _gradients(factors: Factors, scale: Array) -> tuple[Factors, Array]:
-    parts, inverse = _singular(factors), 1 / _regular(_decomposed(factors, scale)[1])
+    parts, inverse = _singular(factors), 1 / _decomposed(factors, scale)[1]
     squares = [jnp.square(values) for _, values in parts]
     found = []
     for i, ((vectors, _), factor) in enumerate(zip(parts, factors, strict=True)):
@@ -119,17 +118,10 @@ def _dense_logdet(factors: Factors, scale: Array) -> Array:
 
 
 def _decomposed(factors: Factors, scale: Array) -> tuple[Factors, Array]:
-    """Uᵢ, and the eigenvalues of Σ: zero if they are rounding and no noise is there."""
+    """Uᵢ, and the eigenvalues of Σ."""
     parts = _singular(factors)
-    each = zip(parts, factors, strict=True)
-    values = [jnp.where((scale != 0) | is_kept(x, c), x, 0.0) for (_, x), c in each]
-    products = outer([jnp.square(x) for x in values])
+    products = outer([jnp.square(values) for _, values in parts])
     return tuple(vectors for vectors, _ in parts), jnp.square(scale) + products
-
-
-def _regular(eigenvalues: Array) -> Array:
-    """The same for what takes Σ⁻¹: NaN if there is none."""
-    return jnp.where(jnp.any(eigenvalues == 0), jnp.nan, eigenvalues)
 
 
 def _singular(factors: Factors) -> list[tuple[Array, Array]]:
@@ -187,4 +179,4 @@ def _times_transpose(factors: Factors, vector: Array) -> Array:
 
 def _solve(factors: Factors, scale: Array, vector: Array) -> Array:
     vectors, eigenvalues = _decomposed(factors, scale)
-    return _times(vectors, _times_transpose(vectors, vector) / _regular(eigenvalues))
+    return _times(vectors, _times_transpose(vectors, vector) / eigenvalues)

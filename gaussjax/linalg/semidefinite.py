@@ -32,7 +32,7 @@ class OnSupport(NamedTuple):
 def rank(factor: Float[Array, "d k"]) -> Int[Array, ""]:
     """Number of independent rows of F, zero where an entry is not finite. O(d² k)"""
     rows, _ = _unit_rows(lax.stop_gradient(factor))
-    return jnp.sum(is_kept(lapack.left_singular(rows)[1], factor))
+    return jnp.sum(_is_kept(lapack.left_singular(rows)[1], factor))
 
 
 def principal_axes(
@@ -90,7 +90,7 @@ def support_of(factor: Float[Array, "d k"]) -> Support:
     factor = lax.stop_gradient(factor)
     rows, sizes = _unit_rows(factor)
     basis, values = lapack.left_singular(rows)
-    return Support(sizes, basis, is_kept(values, factor))
+    return Support(sizes, basis, _is_kept(values, factor))
 
 
 def coordinates(support: Support, array: Float[Array, "d ..."]) -> Float[Array, "m ..."]:
@@ -195,8 +195,7 @@ def _unit_rows(factor: Array) -> tuple[Array, Array]:
     return factor / sizes[:, None], sizes
 
 
-def is_kept(values: Array, factor: Array) -> Array:
-    """Which singular values of a factor are more than rounding."""
+def _is_kept(values: Array, factor: Array) -> Array:
     return values > _noise(factor) * jnp.max(values, initial=0)
 
 

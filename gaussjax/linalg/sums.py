@@ -5,29 +5,21 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
-from gaussjax._mapping import all_of_batch
 from gaussjax.linalg._kernels.batch import kernel
 from gaussjax.linalg.factor import factorise
 from gaussjax.linalg.products import dot
-from gaussjax.linalg.ranges import lengths
 from gaussjax.linalg.roots import change_of_root, triangular_root
-from gaussjax.linalg.semidefinite import rank_revealing_root
-from gaussjax.linalg.triangular import (
-    inv_quad_lower,
-    logdet_of_triangle,
-    solve,
-    without_zero_pivots,
-)
+from gaussjax.linalg.triangular import inv_quad_lower, logdet_of_triangle, solve
 
 
 # A pivot of a Cholesky factorisation has an error of d u Σᵢᵢ. It costs a fifth of a QR of the
 # factor, whose pivots are roots with an error of d u √Σᵢᵢ, and is taken where most digits are left.
 @jax.custom_jvp
 def root_of_sum(matrix: Float[Array, "d d"], factor: Float[Array, "d k"]) -> Float[Array, "d d"]:
-    """Lower L with L Lᵀ = Σ = F Fᵀ, a column zero to the bit where a row of F depends. O(d³)
+    """Lower L with L Lᵀ = Σ = F Fᵀ. O(d³)
 
     By Cholesky of Σ where every pivot, the variance of xᵢ given those before it, is above ε^¼ of
-    the variance, else by QR of F, and by Gram-Schmidt where that leaves no more than rounding.
+    the variance, else by QR of F.
     """
     return _root(matrix, factor)
 
@@ -57,27 +49,20 @@ def _density(matrix: Array, factor: Array, vector: Array) -> tuple[Array, Array]
 @_density.defjvp
 def _(primals, tangents):
     (matrix, factor, vector), (_, dfactor, dvector) = primals, tangents
-    value, (zero, lower) = _density(*primals), without_zero_pivots(root_of_sum(matrix, factor))
+    lower = root_of_sum(matrix, factor)
     both = jnp.concatenate([factor, vector[:, None]], axis=1)
-    solved = solve(lower, jnp.where(zero[:, None], 0.0, solve(lower, both)), transpose=True)
-    x, precise = solved[:, -1], jnp.where(jnp.any(zero), jnp.nan, solved[:, :-1])
+    solved = solve(lower, solve(lower, both), transpose=True)
+    x, precise = solved[:, -1], solved[:, :-1]
     along = jnp.sum(dot(factor.T, x) * dot(dfactor.T, x))
-    slope = jnp.where(jnp.any(zero) & (value[0] == jnp.inf), 0.0, 2.0).astype(vector.dtype)
-    return value, (slope * (jnp.sum(x * dvector) - along), 2 * jnp.sum(precise * dfactor))
+    dquad, dlogdet = 2 * (jnp.sum(x * dvector) - along), 2 * jnp.sum(precise * dfactor)
+    return _density(*primals), (dquad, dlogdet)
 
 
 @kernel(2, 2, to=(2,), native="root_of_sum")
 def _root(matrix: Array, factor: Array) -> Array:
     lower = factorise(matrix)
     good = _keeps_digits(lower, matrix)
-    lower = lax.cond(good, lambda: lower, lambda: triangular_root(factor))
-    noise = max(factor.shape) * float(jnp.finfo(lower.dtype).eps)
-    regular = ~jnp.any(jnp.diagonal(lower) <= noise * lengths(lower))  # NaN stays NaN
-
-    def either() -> Array:
-        return jnp.where(regular, lower, rank_revealing_root(factor))
-
-    return lax.cond(all_of_batch(regular), lambda: lower, either)
+    return lax.cond(good, lambda: lower, lambda: triangular_root(factor))
 
 
 def _keeps_digits(lower: Array, matrix: Array) -> Bool[Array, ""]:

@@ -57,9 +57,8 @@ def _(primals, tangents):
     (ratio, logs, vectors), dratio = primals, tangents[0]
     middle = 0.5 * (logs[:, None] + logs[None])
     delta = 0.5 * jnp.abs(logs[:, None] - logs[None])
-    near = delta < 1e-2
-    far = delta / jnp.tanh(jnp.where(near, 1.0, delta))
-    weights = jnp.where(near, 1 + jnp.square(delta) / 3, far) - middle
+    same = delta == 0
+    weights = jnp.where(same, 1.0, delta / jnp.tanh(jnp.where(same, 1.0, delta))) - middle
     moved = dratio + dot(ratio, dratio.T)
     inner = dot(vectors.T, dot(moved + moved.T, vectors)) * (weights * jnp.exp(-2 * middle))
     return _slope(*primals), dot(vectors, dot(inner, vectors.T))

@@ -59,7 +59,11 @@ def excess_of_mean(
     regular = jnp.all(jnp.diagonal(mean.root) > 0)  # false where it is NaN
     known = jnp.all(jnp.isfinite(a)) & jnp.all(jnp.isfinite(b)) & ~jnp.any(jnp.isnan(shift))
     lost = jnp.where(known & (not inside), jnp.inf, jnp.nan)
-    return jnp.where(regular, _excess(a, b, shift, alpha, beta, mean, inside), lost)
+    one = jnp.eye(len(shift), dtype=mean.root.dtype)  # a value that is not used has derivatives too
+    a, b, root = (jnp.where(regular, x, one) for x in (a, b, mean.root))
+    first, second = (jnp.where(regular, x, 0.0) for x in (mean.first, mean.second))
+    value = _excess(a, b, shift, alpha, beta, Mean(root, first, second), inside)
+    return jnp.where(regular, value, lost)
 
 
 def root_of_mean(

@@ -56,7 +56,7 @@ def excess_of_products(
         tuple(jnp.where(both, jnp.tril(x), jnp.eye(len(x), dtype=x.dtype)) for x in factors)
         for factors in (a, b)
     ]
-    finite = _all(jnp.isfinite(x) for x in (*a, *b))
+    finite = _all(jnp.isfinite(x) for x in (*a, *b)) & ~jnp.any(jnp.isnan(shift))
     lost = jnp.where(finite & (regular[0] ^ regular[1]), jnp.inf, jnp.nan).astype(shift.dtype)
     joint = _joint(*lax.stop_gradient(safe))
     return jnp.where(both, _excess(*safe, shift, alpha, beta, joint, inside), lost)
@@ -74,9 +74,10 @@ def _excess(
 
 @_excess.defjvp
 def _(inside, primals, tangents):
-    gradients = jax.tree.leaves(_gradients(*primals, inside))
+    value, gradients = _excess(*primals, inside), _gradients(*primals, inside)
+    gradients = [jnp.where(value == jnp.inf, 0.0, g) for g in jax.tree.leaves(gradients)]
     together = zip(gradients, jax.tree.leaves(tangents[:5]), strict=True)
-    return _excess(*primals, inside), sum(jnp.sum(g * t) for g, t in together)
+    return value, sum(jnp.sum(g * t) for g, t in together)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(6,))

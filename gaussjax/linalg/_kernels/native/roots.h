@@ -225,27 +225,10 @@ void orthonormal_rows(const Call& call, int64_t first, int64_t last, void* scrat
 
 inline int64_t sum_scratch(const Operand* in) { return triangle_and_rows(in + 1); }
 
-// From the second operand: the first, F Fᵀ itself, is for those whom a factor costs more. By
-// Gram-Schmidt where what reflections leave of a row is no more than rounding.
+// The same from the second operand: the first, F Fᵀ itself, is for those whom a factor costs more.
 template <class T>
 void root_of_sum(const Call& call, int64_t first, int64_t last, void* scratch) {
-  using V = Vector<T>;
-  int64_t d = call.in[1].rows, k = call.in[1].columns;
-  V *l = static_cast<V*>(scratch), *f = l + triangle(d), *units = f + d * (k + d);
-  Source<T> from(call.in[1], first, last);
-  for (int64_t i = 0; i < d; ++i) from.load(f + i * (k + d), i * k, k);
-  root_of_rows<T>(l, f, units, d, k);
-  V zero{}, noise = all<T>(T(d > k ? d : k) * epsilon<T>);
-  Mask<T> depends = zero != zero;
-  for (int64_t i = 0; i < d; ++i)
-    depends |= row(l, i)[i] <= noise * length_of<T>(row(l, i), i + 1);
-  if (any<T>(depends)) {
-    V* other = f + d * k;
-    from.load(f, 0, d * k);
-    revealing_root_of_rows<T>(other, f, units, d, k);
-    for (int64_t i = 0; i < triangle(d); ++i) l[i] = depends ? other[i] : l[i];
-  }
-  store_lower(Target<T>(call.out[0], first, last), l, d);
+  triangular_root<T>({call.in + 1, call.out, call.order, call.single}, first, last, scratch);
 }
 
 // The rows of a lower triangle in another order, with room for `root_of_rows`.
