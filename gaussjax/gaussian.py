@@ -169,7 +169,7 @@ def whiten(g: Gaussian, x: Float[Array, "... d"]) -> Float[Array, "... d"]:
 def log_prob(g: Gaussian, x: Float[Array, "... d"]) -> Float[Array, "..."]:
     """Log p(x) = −½ (‖C⁻¹(x − μ)‖² + log|Σ| + d log 2π), in nats. O(d²)
 
-    −∞ where x is infinite, NaN where it is NaN.
+    −∞ where x is infinite, NaN where it is NaN or Σ is no covariance.
 
     Raises:
         ValueError: sizes differ or batch shapes do not broadcast.
@@ -181,8 +181,8 @@ def log_prob(g: Gaussian, x: Float[Array, "... d"]) -> Float[Array, "..."]:
     -1.8379
     """
     difference = x - g.mean
-    distance, logdet = g.cov.inv_quad_and_logdet(_without_infinities(difference))
-    return log_normal(_infinite_with(difference, distance), logdet, g.cov.dim)
+    distance, logdet = g.cov.inv_quad_and_logdet(without_infinities(difference))
+    return log_normal(infinite_with(difference, distance), logdet, g.cov.dim)
 
 
 @lift
@@ -197,7 +197,7 @@ def mahalanobis(g: Gaussian, x: Float[Array, "... d"]) -> Float[Array, "..."]:
     Array(25., dtype=float32)
     """
     difference = x - g.mean
-    return _infinite_with(difference, g.cov.inv_quad(_without_infinities(difference)))
+    return infinite_with(difference, g.cov.inv_quad(without_infinities(difference)))
 
 
 @lift
@@ -310,11 +310,13 @@ def dim(g: Gaussian) -> int:
 # Helpers -----------------------------------------------------------------------------------------
 
 
-def _without_infinities(vector: Array) -> Array:
+def without_infinities(vector: Array) -> Array:
+    """The vector with zeros for them, as `infinite_with` expects."""
     return jnp.where(jnp.isinf(vector), 0.0, vector)
 
 
-def _infinite_with(vector: Array, distance: Array) -> Array:
+def infinite_with(vector: Array, distance: Array) -> Array:
+    """A distance that is infinite where the vector is, but NaN if it was NaN without infinities."""
     if vector.size == 0:  # JAX returns derivatives of the wrong rank for empty batched inputs
         return distance
     return _infinity_or(vector, distance)
@@ -326,7 +328,8 @@ def _infinite_with(vector: Array, distance: Array) -> Array:
 # reduction, which is stored.
 @jax.custom_jvp
 def _infinity_or(vector: Array, distance: Array) -> Array:
-    return jnp.where(_is_infinite(vector, limits.VECTOR), jnp.inf, distance)
+    infinite = _is_infinite(vector, limits.VECTOR) & (distance >= 0)
+    return jnp.where(infinite, jnp.inf, distance)
 
 
 @_infinity_or.defjvp

@@ -63,6 +63,7 @@ def log_prob_observed(
     values = _values(g, mask, x)
     infinite = jnp.any(jnp.isinf(values)) & ~jnp.any(jnp.isnan(values))
     law = conditionals.conditional_where(g.cov, mask, jnp.where(infinite, 0.0, values))
+    infinite &= ~jnp.isnan(law.log_evidence)  # as it is where Σ is no covariance
     return jnp.where(infinite, -jnp.inf, law.log_evidence)  # ∞ − ∞ on the way would be NaN
 
 

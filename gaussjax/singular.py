@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, Int
 
 from gaussjax._lift import lift
 from gaussjax.covariances.base import log_normal
-from gaussjax.gaussian import Gaussian
+from gaussjax.gaussian import Gaussian, infinite_with, without_infinities
 
 
 @lift
@@ -45,5 +45,6 @@ def log_prob_on_support(g: Gaussian, x: Float[Array, "... d"]) -> Float[Array, "
     >>> print(f"{log_prob_on_support(g, [0.0, 0.0, 0.0]):.4f}")
     -2.3872
     """
-    found = g.cov.on_support(x - g.mean)
-    return log_normal(found.distance, found.logdet, found.dim)
+    difference = x - g.mean
+    found = g.cov.on_support(without_infinities(difference))
+    return log_normal(infinite_with(difference, found.distance), found.logdet, found.dim)

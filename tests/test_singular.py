@@ -289,9 +289,14 @@ NEGATIVE = {
     "root": gj.Root(jnp.array([[jnp.nan], [1.0]])),
     "sum": gj.Sum(gj.Diagonal(jnp.array([-1.0, 1.0])), gj.Isotropic(jnp.array(1.0), 2)),
 }
+FAR = jnp.array([jnp.inf, 1.0])
 QUESTIONS = {
     "log_prob": lambda g: gj.log_prob(g, jnp.ones(2)),
     "mahalanobis": lambda g: gj.mahalanobis(g, jnp.ones(2)),
+    "log_prob, far": lambda g: gj.log_prob(g, FAR),
+    "mahalanobis, far": lambda g: gj.mahalanobis(g, FAR),
+    "log_prob_on_support, far": lambda g: gj.log_prob_on_support(g, FAR),
+    "log_prob_observed, far": lambda g: gj.log_prob_observed(g, FAR, mask=np.ones(2, bool)),
     "score": lambda g: gj.score(g, jnp.ones(2)),
     "whiten": lambda g: gj.whiten(g, jnp.ones(2)),
     "sample": lambda g: gj.sample(jax.random.key(0), g),
@@ -477,6 +482,7 @@ def test_a_regular_law_is_infinitely_far_from_any_singular_one(kind):
     dense = gj.as_cholesky(gj.affine(p, jnp.array([[1.0, 0.2], [0.3, 2.0]])))
     for regular in (p, dense):
         assert gj.kl_divergence(regular, q) == gj.kl_divergence(q, regular) == jnp.inf
+        assert not np.isfinite(gj.cross_entropy(regular, q))
     assert gj.kl_divergence(q, q) == 0
 
 

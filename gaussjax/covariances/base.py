@@ -350,7 +350,8 @@ def log_density(cov: Covariance, vector: Array, /, count: Array | int | None = N
 def log_normal(distance: Array, logdet: Array, size: Array | int, /) -> Array:
     """−½ (vᵀΣ⁻¹v + log|Σ| + n log 2π) from its three parts; −∞ off the support of a singular Σ."""
     value = -0.5 * (distance + logdet + size * math.log(2 * math.pi))
-    return jnp.where(distance == jnp.inf, -jnp.inf, value)  # log|Σ| is −∞ too
+    off = (distance == jnp.inf) & (logdet < jnp.inf)  # log|Σ| is −∞ too, or NaN if Σ is invalid
+    return jnp.where(off, -jnp.inf, value)
 
 
 def over_basis(cov: Covariance, function: Callable[[Array], Array], /) -> Array:

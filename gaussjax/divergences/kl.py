@@ -101,7 +101,7 @@ def cross_entropy(p: Gaussian, q: Gaussian) -> Float[Array, "..."]:
     """H(p, q) = −E_p[log q] = ½ (log|2πΣq| + tr(Σq⁻¹Σp) + ‖Cq⁻¹(μp − μq)‖²), in nats. O(d³)
 
     O(d) for diagonals; the trace costs what `trace_solve` says. p may be singular: nothing is taken
-    of Σp but that trace. Batch axes broadcast.
+    of Σp but that trace. Infinite or NaN where q is. Batch axes broadcast.
 
     Raises:
         ValueError: dimensions differ or batch shapes do not broadcast.
