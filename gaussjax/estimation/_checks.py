@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from gaussjax import _errors
 from gaussjax._struct import fields_of
+from gaussjax.estimation import _sentences
 
 
 def values(result: Any, data: Any, weights: Any, mask: Any, what: str) -> None:
@@ -52,7 +53,7 @@ def without_derivatives(what: str, tree: Any) -> Any:
 
 @without_derivatives.defjvp
 def _(what: str, primals: Any, tangents: Any) -> Any:
-    raise _errors.no_derivatives(what)
+    raise _sentences.no_derivatives(what)
 
 
 def _holds_leaves(data: Any) -> bool:

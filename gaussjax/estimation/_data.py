@@ -10,9 +10,9 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
-from gaussjax import _errors
 from gaussjax._lift import lift
 from gaussjax._struct import exported
+from gaussjax.estimation import _sentences
 from gaussjax.linalg.products import dot
 from gaussjax.linalg.ranges import lengths
 
@@ -54,7 +54,7 @@ def row_weights(x: Array, weights: Array | None, mask: Array | None) -> Float[Ar
     n = len(x)
     for name, value in (("weights", weights), ("mask", mask)):
         if value is not None:
-            _errors.one_per_row(name, value.shape, n)
+            _sentences.one_per_row(name, value.shape, n)
     each = jnp.ones(n, x.dtype) if weights is None else weights
     each = each if mask is None else jnp.where(mask, each, 0.0)
     return jnp.where(jnp.all((each >= 0) & (each < jnp.inf)), each, jnp.nan)

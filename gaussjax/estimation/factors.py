@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 from gaussjax import _errors
 from gaussjax._lift import lift_as_whole
 from gaussjax.covariances import LowRank
-from gaussjax.estimation import _checks, _data, _iterated
+from gaussjax.estimation import _checks, _data, _iterated, _sentences
 from gaussjax.estimation.likelihood import data_shape, scatter_of
 from gaussjax.estimation.streams import Moments
 from gaussjax.gaussian import Gaussian
@@ -51,9 +51,9 @@ def factor_analysis(
     3
     """
     shape, limit = data_shape(data), _errors.dimension("steps", steps)
-    rank = _errors.rank_below("rank", rank, shape[-1])
+    rank = _sentences.rank_below("rank", rank, shape[-1])
     if not isinstance(data, Moments):
-        _errors.enough_rows("factor analysis", shape, rank + 2)
+        _sentences.enough_rows("factor analysis", shape, rank + 2)
     scatter = scatter_of(data, weights, mask, by_root=True)
     with jax.debug_nans(False):  # a failure raises its own error
         g = _factors(*scatter, rank=rank, steps=limit)

@@ -26,7 +26,7 @@ from gaussjax.covariances import (
     LowRank,
     Toeplitz,
 )
-from gaussjax.estimation import _checks, _data, _iterated, _rules, _toeplitz
+from gaussjax.estimation import _checks, _data, _iterated, _rules, _sentences, _toeplitz
 from gaussjax.estimation.streams import Moments, as_moments
 from gaussjax.gaussian import Gaussian
 
@@ -97,12 +97,12 @@ def fit(
     options = {"rank": rank, "sizes": sizes, "bandwidth": bandwidth}
     rule = RULES.get(structure) if isinstance(structure, type) else None
     if rule is None:
-        raise _errors.no_estimate(structure, tuple(RULES))
+        raise _sentences.no_estimate(structure, tuple(RULES))
     shape = data_shape(data)
     option = _option(structure.__name__, rule, options, shape[-1])
     if not isinstance(data, Moments):
         needed = rule.needed(shape[-1], option)
-        _errors.enough_rows(structure.__name__, shape, needed)
+        _sentences.enough_rows(structure.__name__, shape, needed)
     scatter = scatter_of(data, weights, mask, by_root=rule.by_root)
     with jax.debug_nans(False):  # a failure raises its own error
         g = _fit(*scatter, structure=structure, option=option)
@@ -147,12 +147,12 @@ def _option(name: str, rule: Rule, given: dict[str, Any], d: int) -> Any:
     """The value of the option that the structure has; the others must not be given."""
     for other, value in given.items():
         if value is not None and other != rule.option:
-            raise _errors.no_such_option(name, other)
+            raise _sentences.no_such_option(name, other)
     if rule.option is None:
         return None
     value = given[rule.option]
     if value is None:
-        raise _errors.option_missing(name, rule.option)
+        raise _sentences.option_missing(name, rule.option)
     if rule.option == "sizes":
-        return _errors.part_sizes(name, value, d)
-    return _errors.rank_below(rule.option, value, d)
+        return _sentences.part_sizes(name, value, d)
+    return _sentences.rank_below(rule.option, value, d)

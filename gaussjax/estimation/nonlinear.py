@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 from gaussjax import _errors
 from gaussjax._lift import lift, lift_as_whole
 from gaussjax.covariances import Cholesky
-from gaussjax.estimation import _checks
+from gaussjax.estimation import _checks, _sentences
 from gaussjax.estimation.streams import Moments, as_moments
 from gaussjax.gaussian import Gaussian
 from gaussjax.linalg.ranges import unit_of
@@ -69,7 +69,7 @@ def _moments(data: Any, weights: Any, mask: Any) -> Moments:
     if not isinstance(data, Moments):
         data = _errors.real_array("data", data)
         _errors.rank_at_least("data", data, 2)
-        _errors.enough_rows("nonlinear shrinkage", data.shape, LEAST)
+        _sentences.enough_rows("nonlinear shrinkage", data.shape, LEAST)
     return as_moments(data, weights, mask)
 
 

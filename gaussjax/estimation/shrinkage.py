@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float
 from gaussjax import _errors
 from gaussjax._lift import lift, lift_as_whole
 from gaussjax.covariances import Cholesky
-from gaussjax.estimation import _checks, _data
+from gaussjax.estimation import _checks, _data, _sentences
 from gaussjax.estimation.streams import Moments, as_moments
 from gaussjax.gaussian import Gaussian
 from gaussjax.linalg.factor import factorise
@@ -232,7 +232,7 @@ def _moments(data: Any, weights: Any, mask: Any, *, fourth: bool = False) -> Mom
 def _rows(data: Any) -> Array:
     x = _errors.real_array("data", data)
     _errors.rank_at_least("data", x, 2)
-    _errors.enough_rows("shrinkage", x.shape, 2)
+    _sentences.enough_rows("shrinkage", x.shape, 2)
     return x
 
 

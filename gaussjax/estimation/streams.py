@@ -18,7 +18,7 @@ from jaxtyping import Array, Bool, Float
 from gaussjax import _errors
 from gaussjax._lift import lift_as_whole, structure_argument
 from gaussjax._struct import leaf, structure
-from gaussjax.estimation import _data
+from gaussjax.estimation import _data, _sentences
 from gaussjax.linalg.factor import half_triangle
 from gaussjax.linalg.products import dot, gram
 from gaussjax.linalg.ranges import lengths
@@ -272,7 +272,7 @@ def as_moments(data: Any, weights: Any, mask: Any, *, fourth: bool = False) -> M
     if not isinstance(data, Moments):
         x = _errors.real_array("data", data)
         return moments(x, weights=weights, mask=mask, fourth=fourth)
-    _errors.none_with_moments(weights=weights, mask=mask)
+    _sentences.none_with_moments(weights=weights, mask=mask)
     if fourth and data.radial.shape[-1] == 0 < data.dim:
-        raise _errors.no_fourth_moments()
+        raise _sentences.no_fourth_moments()
     return data

@@ -25,7 +25,7 @@ from gaussjax._dtypes import result_dtype
 from gaussjax._lift import lift, lift_as_whole, settled, structure_argument
 from gaussjax._struct import leaf, nested, structure
 from gaussjax.covariances import Covariance, restricted
-from gaussjax.estimation import _checks, _data, _iterated, _rules
+from gaussjax.estimation import _checks, _data, _iterated, _rules, _sentences
 from gaussjax.gaussian import Gaussian
 
 STEPS = 1000
@@ -165,7 +165,7 @@ def fit(
     """
     x = _errors.real_array("data", data)
     _errors.rank_at_least("data", x, 2)
-    _errors.enough_rows("a Student t", x.shape, x.shape[-1] + 1)
+    _sentences.enough_rows("a Student t", x.shape, x.shape[-1] + 1)
     given: Any = {"weights": weights, "mask": mask, "degrees": degrees}
     with jax.debug_nans(False):  # a failure raises its own error
         t = _fit(x, **given)
