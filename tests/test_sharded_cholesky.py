@@ -17,6 +17,10 @@ from gaussjax.linalg import sharded
 from gaussjax.testing import check_covariance
 
 PROGRAM = Path(__file__).with_name("sharded_cholesky.py")
+AXES = [
+    pytest.param(axes, marks=pytest.mark.xdist_group(f"one over eight, {axes}"))
+    for axes in ("Auto", "Explicit")
+]
 
 
 def run(*arguments):
@@ -24,7 +28,7 @@ def run(*arguments):
     return json.loads(on_eight_devices(PROGRAM, *arguments, timeout=280))
 
 
-@pytest.fixture(scope="module", params=["Auto", "Explicit"])
+@pytest.fixture(scope="module", params=AXES)
 def compared(request):
     return run("compare", request.param)
 

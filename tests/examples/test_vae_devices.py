@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from processes import WITHOUT_CACHE
 
 from examples.vae import checkpoint, data, report
 from examples.vae.__main__ import main
@@ -51,8 +52,9 @@ def assert_same(got: list[dict[str, float]], expected: list[dict[str, float]]) -
 
 
 def python(*arguments: str) -> subprocess.Popen:
+    env = os.environ | {"JAX_PLATFORMS": "cpu"} | WITHOUT_CACHE
     return subprocess.Popen(
-        [sys.executable, *arguments], cwd=ROOT, env=os.environ | {"JAX_PLATFORMS": "cpu"},
+        [sys.executable, *arguments], cwd=ROOT, env=env,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
 
