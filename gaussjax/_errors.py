@@ -69,6 +69,18 @@ def numbers(name: str, value: Any) -> np.ndarray:
     return array
 
 
+def number(name: str, value: Any) -> float:
+    """One static number that is not negative."""
+    if isinstance(value, jax.core.Tracer):
+        raise TypeError(f"{name} must be a static number, got a tracer.")
+    array = numbers(name, value)
+    if array.ndim:
+        raise TypeError(f"{name} must be one number, got shape {array.shape}.")
+    if not array >= 0:
+        raise ValueError(f"{name} must not be negative, got {value}.")
+    return float(array)
+
+
 def index_array(name: str, value: Any) -> Array:
     """`value` as an array of JAX's default integers, clipped to them: far out of range stays so."""
     array = value if isinstance(value, jax.Array) else _array_of_list(name, value)

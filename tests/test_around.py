@@ -164,6 +164,16 @@ EMPTY = {
 }
 
 
+def test_what_has_no_dimension_is_observed():
+    none = gj.from_cholesky(jnp.zeros(0), jnp.zeros((0, 0)))
+    seen, y = jnp.zeros((2, 0)), jnp.ones(2)
+    expected = float(gj.log_prob(gj.standard(2), y))
+    assert float(gj.observe(none, seen, gj.standard(2), y).log_evidence) == expected
+    mask = jnp.array([True, False])
+    assert gj.observe(none, seen, gj.standard(2), y, mask=mask).log_evidence == expected / 2
+    assert gj.smooth_step(none, seen, gj.standard(2), gj.standard(2)).dim == 0
+
+
 @pytest.mark.parametrize("kind", STRUCTURES)
 def test_no_dimension_is_defined_in_every_function(kind):
     """FAULTS F5."""

@@ -128,6 +128,42 @@ def test_a_smoothing_step_goes_through_singular_laws():
     np.testing.assert_allclose(jax.grad(variance)(1.0), (ahead - behind) / 0.02, rtol=1e-2)
 
 
+def test_a_smoothing_step_has_gradients_where_position_and_velocity_move_as_one():
+    """What is left of x given x' is singular, in the middle of its triangle too."""
+    rng, axes = np.random.default_rng(0), np.eye(2)
+    weights = rng.normal(size=(4, 4))
+    arrays = (
+        np.kron(axes, [[1.0, 1.0], [0.0, 1.0]]), np.kron(axes, [[0.1], [0.2]]),
+        np.eye(4) + 0.3 * np.tril(rng.normal(size=(4, 4)), -1),
+    )  # fmt: skip
+
+    def value(transition, push, lower):
+        zero = jnp.zeros(4, lower.dtype)
+        smoothed = gj.smooth_step(
+            gj.Gaussian(zero, gj.Cholesky(lower)), transition, gj.from_root(zero, push),
+            gj.Gaussian(zero + 1, gj.Cholesky(0.3 * lower)),
+        )  # fmt: skip
+        return jnp.sum(jnp.asarray(weights, lower.dtype) * gj.covariance(smoothed)) + jnp.sum(
+            smoothed.mean
+        )
+
+    def textbook(transition, push, lower):
+        lower = jnp.tril(lower)
+        cov = lower @ lower.T
+        predicted = transition @ cov @ transition.T + push @ push.T
+        gain = jnp.linalg.solve(predicted, transition @ cov).T
+        smoothed = cov + gain @ (0.09 * cov - predicted) @ gain.T
+        return jnp.sum(weights * smoothed) + jnp.sum(gain @ jnp.ones(4))
+
+    with jax.enable_x64(True):
+        expected = jax.grad(textbook, (0, 1, 2))(*map(jnp.asarray, arrays))
+    for dtype, bound in (np.float32, 1e-4), (np.float64, 1e-12):
+        with jax.enable_x64(dtype is np.float64):
+            got = jax.grad(value, (0, 1, 2))(*(jnp.asarray(x, dtype) for x in arrays))
+        for gradient, right in zip(got, expected, strict=True):
+            np.testing.assert_allclose(gradient, right, rtol=0, atol=bound * np.abs(right).max())
+
+
 UNEQUAL = {  # prior, matrix, noise, y
     "wide and narrow, two precise": (
         [[0.01315, 0.0], [-445755.0, 835693.0]], [[1.03, 0.47], [0.98, -0.31]],

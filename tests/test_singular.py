@@ -237,6 +237,17 @@ def test_roots_of_semidefinite_matrices_have_gradients_at_repeated_eigenvalues()
             np.testing.assert_allclose(slope, sym - out @ sym @ out, atol=1e-12)
 
 
+@pytest.mark.parametrize("shape", [(3, 2, 2), (12, 4, 4), (12, 12, 11), (20, 30, 7), (6, 6, 6)])
+def test_a_root_is_singular_exactly_where_its_rank_says_so(shape):
+    """One in twenty of three rows and two columns was a regular law."""
+    d, k, r = shape
+    rng = np.random.default_rng(0)
+    factor = rng.normal(size=(300, d, r)) @ rng.normal(size=(300, r, k))
+    g = gj.from_root(jnp.zeros(d), factor.astype(np.float32))
+    np.testing.assert_array_equal(gj.rank(g), r)
+    np.testing.assert_array_equal(np.isneginf(gj.logdet(g)), r < d)
+
+
 def test_a_batch_of_laws_may_have_one_that_is_singular():
     factors = jnp.stack([jnp.eye(2), jnp.concatenate([W, W], axis=1), 2 * jnp.eye(2)])
     g, x = gj.from_root(jnp.zeros((3, 2)), factors), jnp.array([0.15, 0.3])
@@ -259,6 +270,12 @@ SENTENCES = {
     r"tolerance must not be negative": lambda: gj.from_semidefinite(
         Z, jnp.eye(2), tolerance=-1.0
     ),
+    r"tolerance must be one number": lambda: gj.from_semidefinite(
+        Z, jnp.eye(2), tolerance=[0.1, 0.2]
+    ),
+    r"tolerance must be a static number": lambda: jax.jit(
+        lambda t: gj.mean(gj.from_semidefinite(Z, jnp.eye(2), tolerance=t))
+    )(0.1),
     r"factor must be finite": lambda: gj.from_root(Z, jnp.array([[1.0], [jnp.nan]])),
     r"use from_covariance": lambda: gj.from_cholesky(Z, jnp.array([[2.0, 1.0], [1.0, 2.0]])),
     r"scale must be finite and not negative": lambda: gj.from_scale(Z, jnp.array([1.0, -1.0])),
@@ -267,7 +284,7 @@ SENTENCES = {
 
 @pytest.mark.parametrize("sentence", SENTENCES)
 def test_what_no_law_is_gets_a_sentence(sentence):
-    with pytest.raises(ValueError, match=sentence):
+    with pytest.raises((TypeError, ValueError), match=sentence):
         SENTENCES[sentence]()
 
 
@@ -287,6 +304,9 @@ NEGATIVE = {
     "blocks": gj.BlockDiagonal((gj.Diagonal(jnp.array([-1.0])), ONE)),
     "stacked": gj.StackedBlocks(gj.Diagonal(jnp.array([[-1.0], [1.0]]))),
     "root": gj.Root(jnp.array([[jnp.nan], [1.0]])),
+    "kronecker and noise": gj.add(
+        gj.Kronecker((gj.Diagonal(jnp.array([-1.0, 1.0])), ONE)), gj.Isotropic(jnp.array(1.0), 2)
+    ),
     "sum": gj.Sum(gj.Diagonal(jnp.array([-1.0, 1.0])), gj.Isotropic(jnp.array(1.0), 2)),
 }
 FAR = jnp.array([jnp.inf, 1.0])

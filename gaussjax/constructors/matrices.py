@@ -120,7 +120,7 @@ def from_semidefinite(
         ValueError: `matrix` is not square, sizes differ, batch shapes do not broadcast, `rank` is
             not between 0 and d, `tolerance` is negative, or (where the values are known) Σ is not
             symmetric or has a negative eigenvalue. Under `jit` such an element of a batch is NaN.
-        TypeError: an argument is not real.
+        TypeError: an argument is not real, or `tolerance` is not one static number.
 
     Source: Golub & Van Loan, Matrix Computations, §8.3.
 
@@ -135,9 +135,7 @@ def from_semidefinite(
     if rank > d:
         raise ValueError(f"rank must be at most {d}, the rows of matrix, got {rank}.")
     eps = d * float(jnp.finfo(matrix.dtype).eps)
-    tolerance = eps if tolerance is None else float(_errors.numbers("tolerance", tolerance))
-    if not tolerance >= 0:
-        raise ValueError(f"tolerance must not be negative, got {tolerance}.")
+    tolerance = eps if tolerance is None else _errors.number("tolerance", tolerance)
     factor = symmetric_factor(
         matrix,
         functools.partial(_semidefinite_root, tolerance=tolerance, rank=rank),

@@ -87,9 +87,9 @@ class KroneckerPlusDiagonal(Sum):
         roots = tuple(f.dense_factor() for f in factors)
         if noises is None:
             scale = jnp.sum(self.second.covariance_root()[:1])  # type: ignore[index]
-            scale = jnp.where(scale < 0, jnp.nan, scale)
             lost = (scale == 0) & (self.first.logdet() == -jnp.inf)
-            return jnp.where(lost, singular, rule(jnp.ones(self.dim, scale.dtype), (roots, scale)))
+            value = rule(jnp.ones(self.dim, scale.dtype), (roots, scale))
+            return self._nan_unless_valid(jnp.where(lost, singular, value))
         scales: Any = [noise.covariance_root() for noise in noises]
         regular = jnp.stack([jnp.all(s > 0) for s in scales]).all()
         safe = [jnp.where(regular, s, 1.0) for s in scales]
@@ -102,4 +102,4 @@ class KroneckerPlusDiagonal(Sum):
         def either() -> Array:
             return jnp.where(regular, closed(), dense())
 
-        return jax.lax.cond(all_of_batch(regular), closed, either)
+        return self._nan_unless_valid(jax.lax.cond(all_of_batch(regular), closed, either))

@@ -155,9 +155,3 @@ _cotangent = kernel(2, 2, 2, to=(2,), written=_by_solves, tile=TILE, native="roo
     _by_solves
 )
 _change = with_transpose(change_of_root, lambda *arrays: (cotangent_of_root(*arrays),))
-
-
-def solve_in_range(lower: Float[Array, "d d"], rhs: Float[Array, "d k"]) -> Float[Array, "d k"]:
-    """X with L X = B for columns B in the range of L, zero where a pivot of L is. O(d²k)"""
-    zero, lower = without_zero_pivots(lower)
-    return jnp.where(zero[:, None], 0.0, solve(lower, rhs))

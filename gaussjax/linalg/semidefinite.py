@@ -5,7 +5,7 @@ value up to max(d, k) ε of the largest is rounding noise, and a vector within 1
 (of its own length and of a standard deviation) is on it.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -47,7 +47,11 @@ def principal_axes(
 
 @jax.custom_jvp
 def rank_revealing_root(factor: Float[Array, "d k"]) -> Float[Array, "d d"]:
-    """Lower L with L Lᵀ = F Fᵀ, a column exactly zero where a row depends on others. O(d² k)"""
+    """Lower L with L Lᵀ = F Fᵀ, a column exactly zero where a row depends on others. O(d² (d + k))
+
+    With rows of length one, a row depends on those before it if what is left of it is no more than
+    what rounding of all of them leaves: max(d, k) ε (1 + |x|) for the coefficients x that give it.
+    """
     return _by_rows(factor)
 
 
@@ -65,16 +69,22 @@ def _by_rows(factor: Array) -> Array:
         return jnp.zeros((len(rows), len(rows)), factor.dtype)
     positions = jnp.arange(len(rows))
 
-    def step(rows: Array, j: Array) -> tuple[Array, Array]:
-        norm = jnp.sqrt(jnp.sum(jnp.square(rows[j])))
-        depends = norm <= _noise(factor)
-        unit = jnp.where(depends, 0.0, rows[j] / jnp.where(depends, 1.0, norm))
+    def step(state: tuple[Array, Array, Array], j: Array) -> tuple[Any, None]:
+        rows, lower, inverse = state  # inverse: unit vectors as combinations of the rows
+        norm, x = jnp.sqrt(jnp.sum(jnp.square(rows[j]))), dot(lower[j], inverse)
+        depends = norm <= _noise(factor) * (1 + jnp.sqrt(jnp.sum(jnp.square(x))))
+        shrink = jnp.where(depends, 0.0, 1 / jnp.where(depends, 1.0, norm))
+        unit, is_own = rows[j] * shrink, positions == j
+        own = is_own.astype(x.dtype)
         column = jnp.where(positions > j, dot(rows, unit), 0.0)
-        column = jnp.where(positions == j, jnp.where(depends, 0.0, norm), column)
-        return rows - column[:, None] * unit[None], column
+        column = jnp.where(is_own, jnp.where(depends, 0.0, norm), column)
+        lower = jnp.where(is_own[None], column[:, None], lower)
+        inverse = jnp.where(is_own[:, None], (own - x)[None] * shrink, inverse)
+        return (rows - column[:, None] * unit[None], lower, inverse), None
 
-    _, columns = lax.scan(step, rows, positions)
-    return columns.T * sizes[:, None]
+    zero = jnp.zeros((len(rows), len(rows)), rows.dtype)
+    (_, lower, _), _ = lax.scan(step, (rows, zero, zero), positions)
+    return lower * sizes[:, None]
 
 
 class Support(NamedTuple):

@@ -20,14 +20,15 @@ from gaussjax.linalg._kernels import rotations, small
 from gaussjax.linalg._kernels.batch import kernel
 from gaussjax.linalg._kernels.limits import TILE
 from gaussjax.linalg.laws.exchange import eliminate, multiplied_out, observed
+from gaussjax.linalg.orthonormal import orthonormal_rows
 from gaussjax.linalg.products import dot
 from gaussjax.linalg.ranges import lengths
 from gaussjax.linalg.roots import (
     change_of_root,
     cotangent_of_root,
-    solve_in_range,
     triangular_root,
 )
+from gaussjax.linalg.semidefinite import rank_revealing_root
 from gaussjax.linalg.triangular import logdet_of_triangle, solve
 
 Positions = tuple[int, ...]
@@ -84,10 +85,22 @@ def condition_on_law(
     """
     rows, moves, _ = observed(root, matrix, noise)
     m = len(mean)
-    lower = triangular_root(rows)
+    # C is what is left of x beside y, and no triangle: where it is singular that has no derivative.
+    seen, along = orthonormal_rows(_regular(rows[:m]))
+    along = along[:, : rows.shape[1]]
+    gain = dot(rows[m:], along.T)
+    left = rows[m:] - dot(gain, along)
     law = dot(moves, jnp.concatenate([mean[:, None], later], axis=1))
-    moved = dot(lower[m:, :m], solve_in_range(lower[:m, :m], law[:m])) - law[m:]
-    return moved[:, 0], triangular_root(jnp.concatenate([moved[:, 1:], lower[m:, m:]], axis=1))
+    moved = dot(gain, solve(seen, law[:m])) - law[m:]
+    return moved[:, 0], rank_revealing_root(jnp.concatenate([moved[:, 1:], left], axis=1))
+
+
+def _regular(rows: Array) -> Array:
+    """Rows with a column of its own for each that depends on others, which then says nothing."""
+    known = lax.stop_gradient(rows)
+    depends = jnp.diagonal(rank_revealing_root(known)) == 0
+    own = jnp.where(depends, small.nonzero(lengths(known)), 0.0)
+    return jnp.concatenate([rows, jnp.diag(own)], axis=1)
 
 
 def _observed(root: Array, matrix: Array, noise: Array, values: Array) -> Conditioned:

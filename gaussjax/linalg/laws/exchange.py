@@ -140,9 +140,10 @@ def eliminate(matrix: Array, noise: Array, sizes: Float[Array, " d"]) -> Exchang
     Without precise observations T is the identity and S zero.
     """
     m, d = matrix.shape
-    if m == 0:
-        rows = jnp.eye(d, d + noise.shape[1], dtype=matrix.dtype)
-        return Exchange(rows, jnp.zeros_like(matrix).T, matrix)
+    if 0 in (m, d):
+        rows = jnp.concatenate([matrix, noise], axis=1), jnp.eye(d, d + noise.shape[1])
+        moves = jnp.eye(m + d, m, dtype=matrix.dtype)
+        return Exchange(jnp.concatenate(rows).astype(matrix.dtype), moves, matrix)
     eye, eps = jnp.eye(m + d, dtype=matrix.dtype), float(jnp.finfo(matrix.dtype).eps)
     limit = BAR * (m + d)
     known = jnp.concatenate([jnp.concatenate([matrix, noise], axis=1), eye[:m, :m]], axis=1)

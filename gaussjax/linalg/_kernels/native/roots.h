@@ -103,10 +103,12 @@ void root_of_rows(Vector<T>* l, Vector<T>* f, Vector<T>* units, int64_t d, int64
   }
 }
 
-// The same by modified Gram-Schmidt, where what is left of a row of length one that is no more than
-// rounding is zero, and so is its column.
+// The same by modified Gram-Schmidt, in a triangle more of scratch. A row of length one depends on
+// those before it, and so has a column of zeros, if what is left of it is no more than what
+// rounding of all of them leaves: noise (1 + |x|) for the coefficients x that give it.
 template <class T>
-void revealing_root_of_rows(Vector<T>* l, Vector<T>* f, Vector<T>* units, int64_t d, int64_t k) {
+void revealing_root_of_rows(Vector<T>* l, Vector<T>* f, Vector<T>* units, Vector<T>* inverse,
+                            int64_t d, int64_t k) {
   using V = Vector<T>;
   V zero{}, one = zero + 1, noise = all<T>(T(d > k ? d : k) * epsilon<T>);
   in_units<T>(f, units, d, k, k);
@@ -117,22 +119,28 @@ void revealing_root_of_rows(Vector<T>* l, Vector<T>* f, Vector<T>* units, int64_
     for (int64_t c = 0; c < k; ++c) own[c] /= length;
   }
   for (int64_t j = 0; j < d; ++j) {
-    V *own = f + j * k, norm = root<T>(sum_of_squares(own, k));
-    Mask<T> depends = norm <= noise;
-    V divisor = depends ? one : norm;
-    for (int64_t c = 0; c < k; ++c) own[c] = depends ? zero : own[c] / divisor;
-    row(l, j)[j] = depends ? zero : norm * units[j];
+    V *own = f + j * k, norm = root<T>(sum_of_squares(own, k)), *x = row(inverse, j);
+    for (int64_t i = 0; i < j; ++i) x[i] = zero;
+    for (int64_t i = 0; i < j; ++i)
+      for (int64_t c = 0; c <= i; ++c) x[c] -= row(l, j)[i] * row(inverse, i)[c];
+    Mask<T> depends = norm <= noise * (1 + root<T>(sum_of_squares(x, j)));
+    V shrink = depends ? zero : 1 / (depends ? one : norm);
+    x[j] = one;
+    for (int64_t i = 0; i <= j; ++i) x[i] *= shrink;
+    for (int64_t c = 0; c < k; ++c) own[c] *= shrink;
+    row(l, j)[j] = depends ? zero : norm;
     for (int64_t i = j + 1; i < d; ++i) {
       V *other = f + i * k, sums[4] = {};
       int64_t c = 0;
       for (; c + 4 <= k; c += 4)
         for (int r = 0; r < 4; ++r) sums[r] += own[c + r] * other[c + r];
       for (; c < k; ++c) sums[0] += own[c] * other[c];
-      V x = (sums[0] + sums[1]) + (sums[2] + sums[3]);
-      for (c = 0; c < k; ++c) other[c] -= x * own[c];
-      row(l, i)[j] = x * units[i];
+      row(l, i)[j] = (sums[0] + sums[1]) + (sums[2] + sums[3]);
+      for (c = 0; c < k; ++c) other[c] -= row(l, i)[j] * own[c];
     }
   }
+  for (int64_t i = 0; i < d; ++i)
+    for (int64_t j = 0; j <= i; ++j) row(l, i)[j] *= units[i];
 }
 
 inline int64_t triangle_and_rows(const Operand* in) {
@@ -157,7 +165,7 @@ void rank_revealing_root(const Call& call, int64_t first, int64_t last, void* sc
   int64_t d = call.in[0].rows, k = call.in[0].columns;
   V *l = static_cast<V*>(scratch), *f = l + triangle(d), *units = f + d * k;
   Source<T>(call.in[0], first, last).load(f, 0, d * k);
-  revealing_root_of_rows<T>(l, f, units, d, k);
+  revealing_root_of_rows<T>(l, f, units, units + d, d, k);
   store_lower(Target<T>(call.out[0], first, last), l, d);
 }
 
