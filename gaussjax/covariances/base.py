@@ -350,8 +350,8 @@ def log_density(cov: Covariance, vector: Array, /, count: Array | int | None = N
 def log_normal(distance: Array, logdet: Array, size: Array | int, /) -> Array:
     """−½ (vᵀΣ⁻¹v + log|Σ| + n log 2π) from its three parts; −∞ off the support of a singular Σ."""
     value = -0.5 * (distance + logdet + size * math.log(2 * math.pi))
-    off = (distance == jnp.inf) & (logdet < jnp.inf)  # log|Σ| is −∞ too, or NaN if Σ is invalid
-    return jnp.where(off, -jnp.inf, value)
+    none = jnp.where(jnp.isnan(logdet), jnp.nan, -jnp.inf)  # not −∞ if Σ is no covariance
+    return jnp.where(distance == jnp.inf, none.astype(value.dtype), value)  # log|Σ| is −∞ too
 
 
 def over_basis(cov: Covariance, function: Callable[[Array], Array], /) -> Array:
