@@ -117,6 +117,13 @@ def test_every_public_function_is_called_for_hangs():
         no_hang.check_that_all_are_there({k: v for k, v in found.items() if k != "condition"})
 
 
+def test_the_gradient_of_a_batch_can_be_lowered_for_every_public_function():
+    """Not so where a derivative has a batch that its value has not: JAX says so only here."""
+    with jax.numpy_rank_promotion("allow"):
+        for function, arguments in no_hang.cases(batch=2, dim=4).values():
+            jax.jit(no_hang.gradient(function)).lower(*arguments)
+
+
 def test_a_command_measures_both_sides_of_every_limit():
     names = {name for name in vars(limits) if name.isupper()}
     assert {name for name in names if f"`{name}`" not in thresholds.__doc__} == set()

@@ -57,8 +57,9 @@ def _turn(f: Array, g: Array) -> Array:
         return u
     # The identity is another U, and the better one where rounding is all that is left.
     plain, best = (jnp.sum(jnp.square(f - x)) for x in (g, dot(g, u)))
-    one = jnp.eye(len(u), dtype=u.dtype)
-    return jnp.where(plain <= best, _exactly(one, u), u)
+    # JAX cannot lower a value without a batch whose derivative has one: the choice comes first.
+    chosen = jnp.where(plain <= best, jnp.eye(len(u), dtype=u.dtype), u)
+    return _exactly(chosen, u)
 
 
 @jax.custom_jvp
