@@ -30,11 +30,25 @@ constexpr int64_t kWorthSharing = 1 << 18;  // numbers times steps, about 100 µ
 constexpr int kChunksPerThread = 8;
 constexpr int kOperands = 8;
 
+#ifdef GAUSSJAX_X86
+// What kernels use of a level: GCC 11 and Clang 14 do not know the levels' names here.
+bool has_v3() {
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+         __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2");
+}
+
+bool has_v4() {
+  return has_v3() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
+         __builtin_cpu_supports("avx512vl");
+}
+#endif
+
 // The best level that this machine has.
 const Kernel* best() {
 #ifdef GAUSSJAX_X86
-  if (__builtin_cpu_supports("x86-64-v4")) return v4::table();
-  if (__builtin_cpu_supports("x86-64-v3")) return v3::table();
+  if (has_v4()) return v4::table();
+  if (has_v3()) return v3::table();
 #endif
   return baseline::table();
 }

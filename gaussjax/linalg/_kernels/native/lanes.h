@@ -48,21 +48,29 @@ Vector<T> all(T x) {
   return Vector<T>{} + x;
 }
 
+// Entries of a and b side by side, by their places.
+template <int... places, class P>
+P shuffled(P a, P b) {
+#if __has_builtin(__builtin_shufflevector)
+  return __builtin_shufflevector(a, b, places...);
+#else  // GCC before 12
+  return __builtin_shuffle(a, b, decltype(a < b){places...});
+#endif
+}
+
 // The square of `piece` numbers of as many matrices, transposed.
 inline void transpose(Piece<float>* p) {
-  auto a = __builtin_shufflevector(p[0], p[1], 0, 4, 1, 5);
-  auto b = __builtin_shufflevector(p[2], p[3], 0, 4, 1, 5);
-  auto c = __builtin_shufflevector(p[0], p[1], 2, 6, 3, 7);
-  auto d = __builtin_shufflevector(p[2], p[3], 2, 6, 3, 7);
-  p[0] = __builtin_shufflevector(a, b, 0, 1, 4, 5);
-  p[1] = __builtin_shufflevector(a, b, 2, 3, 6, 7);
-  p[2] = __builtin_shufflevector(c, d, 0, 1, 4, 5);
-  p[3] = __builtin_shufflevector(c, d, 2, 3, 6, 7);
+  auto a = shuffled<0, 4, 1, 5>(p[0], p[1]), b = shuffled<0, 4, 1, 5>(p[2], p[3]);
+  auto c = shuffled<2, 6, 3, 7>(p[0], p[1]), d = shuffled<2, 6, 3, 7>(p[2], p[3]);
+  p[0] = shuffled<0, 1, 4, 5>(a, b);
+  p[1] = shuffled<2, 3, 6, 7>(a, b);
+  p[2] = shuffled<0, 1, 4, 5>(c, d);
+  p[3] = shuffled<2, 3, 6, 7>(c, d);
 }
 
 inline void transpose(Piece<double>* p) {
-  auto a = __builtin_shufflevector(p[0], p[1], 0, 2);
-  p[1] = __builtin_shufflevector(p[0], p[1], 1, 3);
+  auto a = shuffled<0, 2>(p[0], p[1]);
+  p[1] = shuffled<1, 3>(p[0], p[1]);
   p[0] = a;
 }
 
