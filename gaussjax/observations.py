@@ -12,12 +12,14 @@ from jaxtyping import Array, Bool, Float
 
 from gaussjax._lift import lift, lift_as_whole
 from gaussjax._struct import exported
-from gaussjax.covariances import Cholesky, conditionals, restricted
-from gaussjax.covariances.base import any_root
+from gaussjax.covariances import Cholesky, Root, conditionals, restricted
+from gaussjax.covariances.base import any_root, narrow_root
 from gaussjax.covariances.precision import kept_precision_root, posterior_of_precision
+from gaussjax.covariances.root import root_of
 from gaussjax.gaussian import Gaussian
 from gaussjax.linalg.laws.conditional import condition_on_law
 from gaussjax.linalg.products import dot
+from gaussjax.linalg.semidefinite import rank_revealing_root
 
 
 @exported
@@ -68,12 +70,15 @@ def joint(
     >>> variance(joint(standard(1), [[2.0]], standard(1)))
     Array([1., 5.], dtype=float32)
     """
-    root, noise_root = restricted.triangle(prior.cov), restricted.triangle(noise.cov)
-    zero = jnp.zeros((prior.dim, noise.dim), root.dtype)
-    lower = jnp.block([[root, zero], [dot(matrix, root), noise_root]])
+    singular = any(narrow_root(g.cov) is not None for g in (prior, noise))
+    of = any_root if singular else restricted.triangle
+    root, noise_root = of(prior.cov), of(noise.cov)
+    zero = jnp.zeros((prior.dim, noise_root.shape[1]), root.dtype)
+    rows = jnp.block([[root, zero], [dot(matrix, root), noise_root]])
     seen = dot(matrix, prior.mean) + noise.mean
     seen = seen if offset is None else seen + offset
-    return Gaussian(jnp.concatenate([prior.mean, seen]), Cholesky(lower))
+    law = Root(rows) if singular else Cholesky(rows)
+    return Gaussian(jnp.concatenate([prior.mean, seen]), law)
 
 
 @lift_as_whole
@@ -162,14 +167,16 @@ def smooth_step(
     (Array([1.], dtype=float32), Array([0.5], dtype=float32))
     """
     shift = smoothed_next.mean - dot(transition, filtered.mean) - process.mean
-    mean, lower = condition_on_law(
+    mean, root = condition_on_law(
         any_root(filtered.cov),
         transition,
         any_root(process.cov),
         shift,
         any_root(smoothed_next.cov),
     )
-    return Gaussian(filtered.mean + mean, Cholesky(lower))
+    singular = narrow_root(filtered.cov) is not None
+    law = root_of(root) if singular else Cholesky(rank_revealing_root(root))
+    return Gaussian(filtered.mean + mean, law)
 
 
 @lift_as_whole

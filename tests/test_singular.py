@@ -467,6 +467,113 @@ def test_filters_of_singular_laws_are_those_of_float64(name):
         close(gj.covariance(posterior)[:, i], covs, rtol=1e-5, atol=1e-6)
 
 
+def smoothed_in_a_plane(transition, push, noise, start):
+    """Evidence, and a sum over the smoothed laws, of two positions and their velocities."""
+    zero, look = jnp.zeros(4, push.dtype), jnp.asarray(np.kron(np.eye(2), [[1.0, 0.0]]), push.dtype)
+    process = gj.from_root(zero, push)
+    error = gj.from_cholesky(jnp.zeros(2, push.dtype), noise)
+
+    def step(law, y):
+        seen, evidence = gj.observe(law, look, error, y, mask=~jnp.isnan(y))
+        return gj.convolve(gj.affine(seen, transition), process), (seen, evidence)
+
+    def back(following, law):
+        law = gj.smooth_step(law, transition, process, following)
+        return law, law
+
+    series = jnp.asarray(IN_A_PLANE, push.dtype)
+    _, (seen, evidence) = jax.lax.scan(step, gj.from_root(zero, jnp.diag(start)), series)
+    last, before = gj.take(seen, -1), gj.take(seen, slice(-1))
+    _, laws = jax.lax.scan(back, last, before, reverse=True)
+    return jnp.sum(evidence), jnp.sum(laws.mean) + jnp.sum(gj.variance(laws))
+
+
+def textbook_in_a_plane(transition, push, noise, start):
+    look, noise = jnp.kron(jnp.eye(2), jnp.array([[1.0, 0.0]])), jnp.tril(noise)
+    mean, cov, value, laws = jnp.zeros(4), jnp.diag(start**2), 0.0, []
+    for y in IN_A_PLANE:
+        there = np.flatnonzero(~np.isnan(y))
+        h = look[there]
+        variance = h @ cov @ h.T + (noise @ noise.T)[np.ix_(there, there)]
+        gain = jnp.linalg.solve(variance, h @ cov).T
+        rest = y[there] - h @ mean
+        distance = rest @ jnp.linalg.solve(variance, rest)
+        value -= 0.5 * (jnp.linalg.slogdet(2 * np.pi * variance)[1] + distance)
+        mean, cov = mean + gain @ rest, cov - gain @ variance @ gain.T
+        laws.append((mean, cov))
+        mean, cov = transition @ mean, transition @ cov @ transition.T + push @ push.T
+    (mean, cov), total = laws.pop(), 0.0
+    for old, wide in laws[::-1]:
+        predicted = transition @ wide @ transition.T + push @ push.T
+        gain = jnp.linalg.solve(predicted, transition @ wide).T
+        mean = old + gain @ (mean - transition @ old)
+        cov = wide + gain @ (cov - predicted) @ gain.T
+        total += jnp.sum(mean) + jnp.trace(cov)
+    return value, total
+
+
+IN_A_PLANE = np.random.default_rng(1).normal(size=(6, 2))
+IN_A_PLANE[2], IN_A_PLANE[4, 1] = np.nan, np.nan
+
+
+@pytest.mark.parametrize("start", [(2.0, 0.0, 2.0, 0.0), (0.0, 1.0, 0.0, 1.0)])
+def test_filters_and_smoothers_of_roots_have_gradients_in_what_is_known(start):
+    """In the dynamics, where each velocity is known, or each position: no triangle has them."""
+    axes = np.eye(2)
+    arrays = (
+        np.kron(axes, [[1.0, 1.0], [0.0, 1.0]]), np.kron(axes, [[0.1], [0.2]]),
+        np.array([[0.5, 0.0], [0.3, 0.4]]), np.array(start),
+    )  # fmt: skip
+
+    def both(function, dtype):
+        def run(i):
+            jacobian = jax.jacrev(function, (0, 1, 2, 3))
+            return quick_jit(lambda *a: (function(*a), jacobian(*a)))(*i)
+
+        return run([jnp.asarray(np.float32(a), dtype) for a in arrays])
+
+    with jax.enable_x64(True):
+        values, slopes = both(textbook_in_a_plane, jnp.float64)
+    got, found = both(smoothed_in_a_plane, jnp.float32)
+    close(got, values, rtol=1e-6)
+    for gradients, expected in zip(found, slopes, strict=True):
+        for gradient, right in zip(gradients, expected, strict=True):
+            close(gradient, right, rtol=0, atol=2e-5 * np.abs(right).max())
+
+
+@pytest.mark.parametrize("parts", ["noise", "joint", "posterior", "condition", "condition_where"])
+def test_a_root_stays_a_root_whose_dependent_rows_may_part(parts):
+    """The slope at a coordinate that is known, of the density of what comes of it."""
+    y = jnp.array([1.0, 2.0])
+
+    def law(t):
+        return gj.from_root(jnp.zeros(2), jnp.stack([t, jnp.ones_like(t)])[:, None])
+
+    def value(t):
+        g = law(t)
+        if parts == "noise":
+            return gj.observe(gj.standard(2), jnp.eye(2), g, y, mask=y > 0).log_evidence
+        if parts == "joint":
+            g = gj.joint(g, jnp.eye(2), gj.standard(2))
+        elif parts == "posterior":
+            g = gj.observe(g, jnp.array([[0.0, 1.0]]), gj.standard(1), y[1:]).posterior
+        else:
+            wider = gj.from_root(jnp.zeros(3), jnp.stack([t, t + 1, t * 0.5 + 2])[:, None])
+            seen = gj.convolve(wider, gj.from_root(jnp.zeros(3), jnp.eye(3)[:, 1:]))
+            if parts == "condition":
+                g = gj.condition(seen, [1], y[:1])
+            else:
+                mask = jnp.array([False, True, False])
+                g = gj.marginal(gj.condition_where(seen, jnp.ones(3), mask=mask), [0, 2])
+        seen = gj.convolve(g, gj.standard(g.dim))
+        assert isinstance(g.cov, gj.Root)
+        return gj.log_prob(seen, jnp.arange(1.0, g.dim + 1))
+
+    ahead, behind = (value(jnp.float32(t)) for t in (1e-2, -1e-2))
+    slope = jax.grad(value)(jnp.float32(0.0))
+    np.testing.assert_allclose(slope, (ahead - behind) / 2e-2, rtol=2e-3, atol=1e-3)
+
+
 @pytest.mark.parametrize("kind", ["cholesky", "diagonal", "precision", "toeplitz"])
 def test_a_map_with_dependent_rows_is_singular(kind):
     prior, cov = STRUCTURES[kind](np.random.default_rng(0), 3, np.float32)

@@ -341,6 +341,12 @@ def any_root(cov: Covariance, /) -> Float[Array, "d k"]:
     return cov.dense_factor() if root is None else root
 
 
+def narrow_root(cov: Covariance, /) -> Float[Array, "d k"] | None:
+    """F, k ≤ d, if a structure has one: it may be singular, and then no triangle can follow it."""
+    root = cov.rectangular_root()
+    return root if root is not None and root.shape[1] <= cov.dim else None
+
+
 def log_density(cov: Covariance, vector: Array, /, count: Array | int | None = None) -> Array:
     """Log density of N(0, Σ) at `vector`; `count` of its coordinates are real, the rest padding."""
     distance, logdet = cov.inv_quad_and_logdet(vector)

@@ -9,9 +9,23 @@ import math
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from gaussjax.covariances.base import Conditional, Covariance, Indices, any_root
+from gaussjax.covariances.base import (
+    Conditional,
+    Covariance,
+    Indices,
+    any_root,
+    log_normal,
+    narrow_root,
+)
 from gaussjax.covariances.cholesky import Cholesky, conditional_of
-from gaussjax.linalg.laws.conditional import condition_observed, condition_rows
+from gaussjax.covariances.root import Root, root_of
+from gaussjax.linalg.laws.conditional import (
+    Conditioned,
+    condition_observed,
+    condition_observed_apart,
+    condition_rows,
+    condition_rows_apart,
+)
 from gaussjax.linalg.products import dot
 from gaussjax.linalg.roots import triangular_root
 from gaussjax.linalg.triangular import logdet_of_diagonal, solve
@@ -22,13 +36,13 @@ def conditional(
 ) -> Conditional:
     """Law of the coordinates `kept` of N(0, Σ) where those `given` have these values."""
     law = cov.conditional(kept, given, values)
-    return _conditional_of_root(any_root(cov), kept, given, values) if law is None else law
+    return _conditional_of_root(cov, kept, given, values) if law is None else law
 
 
 def conditional_where(cov: Covariance, mask: Array, values: Array, /) -> Conditional:
     """N(0, Σ) given the values at the mask; they are zero elsewhere."""
     law = cov.conditional_where(mask, values)
-    return _conditional_where_of_root(any_root(cov), mask, values) if law is None else law
+    return _conditional_where_of_root(cov, mask, values) if law is None else law
 
 
 def posterior(cov: Covariance, noise: Covariance, value: Float[Array, " d"], /) -> Conditional:
@@ -52,25 +66,40 @@ def posterior_of_root(
     """Law of x ~ N(0, F Fᵀ) given that H x + e has this value; H is the identity if None."""
     root = any_root(cov)
     matrix = jnp.eye(cov.dim, dtype=root.dtype) if matrix is None else matrix
-    return conditional_of(condition_observed(root, matrix, any_root(noise), value), value)
+    parts = root, matrix, any_root(noise), value
+    if narrow_root(cov) is not None:
+        return _root_given(condition_observed_apart(*parts), value)
+    return conditional_of(condition_observed(*parts), value)
+
+
+def _root_given(parts: Conditioned, values: Float[Array, " m"]) -> Conditional:
+    """`conditional_of` what stays a `Root`."""
+    evidence = log_normal(parts.distance, parts.logdet, len(values))
+    return Conditional(parts.mean, root_of(parts.root), evidence)
 
 
 def _conditional_of_root(
-    root: Float[Array, "d k"], kept: Indices, given: Indices, values: Float[Array, " m"], /
+    cov: Covariance, kept: Indices, given: Indices, values: Float[Array, " m"], /
 ) -> Conditional:
     """`Covariance.conditional` of Σ = F Fᵀ, from the rows of F."""
+    root = any_root(cov)
+    if narrow_root(cov) is not None:
+        return _root_given(condition_rows_apart(root[given], root[kept], values), values)
     rows = jnp.concatenate([root[given], root[kept]])
     return conditional_of(condition_rows(rows, values), values)
 
 
 def _conditional_where_of_root(
-    root: Float[Array, "d k"], mask: Bool[Array, " d"], values: Float[Array, " d"], /
+    cov: Covariance, mask: Bool[Array, " d"], values: Float[Array, " d"], /
 ) -> Conditional:
     """`Covariance.conditional_where` of Σ = F Fᵀ, from the rows of F.
 
     As `_conditional_of_root`, in the order that a stable sort puts the mask in. Substitution on the
     sorted rows reaches the given ones first, so what stands behind them is masked, not cut off.
     """
+    root = any_root(cov)
+    if narrow_root(cov) is not None:
+        return _root_given_where(root, mask, values)
     order = jnp.argsort(~mask)  # stable: a triangle stays one when the order is undone
     back = jnp.argsort(order)
     lower = triangular_root(root[order])
@@ -83,3 +112,16 @@ def _conditional_where_of_root(
     mean = jnp.where(mask, values, dot(lower, whitened)[back])
     evidence = -0.5 * distance - logdet_of_diagonal(pivots)
     return Conditional(mean, Cholesky(rest[back][:, back]), evidence)
+
+
+def _root_given_where(
+    root: Float[Array, "d k"], mask: Bool[Array, " d"], values: Float[Array, " d"], /
+) -> Conditional:
+    """The same for what stays a `Root`: all is given, what is off the mask as noise alone."""
+    unit = jnp.diag(jnp.where(mask, 0.0, 1.0).astype(root.dtype))
+    seen = jnp.concatenate([jnp.where(mask[:, None], root, 0.0), unit], axis=1)
+    parts = condition_rows_apart(seen, jnp.pad(root, ((0, 0), (0, len(root)))), values)
+    left = jnp.where(mask[:, None], 0.0, parts.root[:, : root.shape[1]])
+    count = jnp.sum(mask, dtype=values.dtype)
+    mean = jnp.where(mask, values, parts.mean)
+    return Conditional(mean, Root(left), log_normal(parts.distance, parts.logdet, count))

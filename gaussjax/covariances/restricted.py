@@ -4,10 +4,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from gaussjax.covariances.base import Covariance, Indices, any_root, dtype_of
-from gaussjax.covariances.cholesky import (
-    Cholesky,
-)
+from gaussjax.covariances.base import Covariance, Indices, any_root, dtype_of, narrow_root
+from gaussjax.covariances.cholesky import Cholesky
 from gaussjax.covariances.diagonal import Diagonal
 from gaussjax.covariances.root import Root
 from gaussjax.covariances.scaled import Scaled
@@ -37,9 +35,8 @@ def unit_where(mask: Bool[Array, " d"], cov: Covariance, /) -> Covariance:
     if root is not None and root.ndim == 1:
         return Diagonal(jnp.where(mask, 1.0, root))
     rows = jnp.where(mask[:, None], 0.0, any_root(cov))
-    return Cholesky(
-        triangular_root(jnp.concatenate([rows, jnp.diag(mask.astype(rows.dtype))], axis=1))
-    )
+    rows = jnp.concatenate([rows, jnp.diag(mask.astype(rows.dtype))], axis=1)
+    return Cholesky(triangular_root(rows)) if narrow_root(cov) is None else Root(rows)
 
 
 def rescaled(cov: Covariance, factor: Array, /) -> Covariance:

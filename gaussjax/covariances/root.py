@@ -16,7 +16,6 @@ from gaussjax.covariances.cholesky import Cholesky
 from gaussjax.linalg import semidefinite
 from gaussjax.linalg.products import dot
 from gaussjax.linalg.ranges import lengths
-from gaussjax.linalg.roots import triangular_root
 
 
 @structure
@@ -84,9 +83,7 @@ class Root(Covariance):
         """Columns join: by QR into a square root, once there are more of them than rows. O(d² k)"""
         if not isinstance(other, Root):
             return None
-        factor = jnp.concatenate([self.factor, other.factor], axis=1)
-        wide = factor.shape[1] > factor.shape[0]
-        return Root(triangular_root(factor) if wide else factor)
+        return root_of(jnp.concatenate([self.factor, other.factor], axis=1))
 
     def rescaled(self, factor: Array, /) -> Covariance:
         """Rows scale."""
@@ -123,3 +120,9 @@ class Root(Covariance):
 
     def _squared(self) -> Cholesky:
         return Cholesky(self.covariance_root())
+
+
+def root_of(factor: Float[Array, "d k"], /) -> Root:
+    """F Fᵀ, by a square root once F has more columns than rows. O(d² k)"""
+    wide = factor.shape[1] > factor.shape[0]
+    return Root(semidefinite.square_root(factor) if wide else factor)

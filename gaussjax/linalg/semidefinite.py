@@ -18,7 +18,12 @@ from gaussjax.linalg._kernels.limits import TILE
 from gaussjax.linalg.products import dot
 from gaussjax.linalg.ranges import lengths
 from gaussjax.linalg.roots import tangent_of_root, triangular_root
-from gaussjax.linalg.triangular import inv_quad_lower, logdet_of_triangle
+from gaussjax.linalg.triangular import (
+    inv_quad_lower,
+    logdet_of_triangle,
+    solve,
+    without_zero_pivots,
+)
 
 
 class OnSupport(NamedTuple):
@@ -59,6 +64,30 @@ def rank_revealing_root(factor: Float[Array, "d k"]) -> Float[Array, "d d"]:
 def _(primals, tangents):
     lower = rank_revealing_root(*primals)
     return lower, tangent_of_root(lower, *primals, *tangents)
+
+
+@jax.custom_jvp
+def square_root(factor: Float[Array, "d k"]) -> Float[Array, "d d"]:
+    """L as `rank_revealing_root` has it, as a matrix that need not stay a triangle. O(d² (d + k))
+
+    First derivatives are right for functions of L Lᵀ even where F is singular, and all where it is
+    not.
+    """
+    return _by_rows(factor)
+
+
+# A triangle cannot express how a dependent row comes to share noise with later ones. But with the
+# orthonormal columns V = (L⁺F)ᵀ that span the rows of F, Fᵀ = V Lᵀ, dF V is a derivative:
+#   (dF V) Lᵀ + L (dF V)ᵀ = dF Fᵀ + F dFᵀ.
+# Where F is regular that of the triangle is taken, which has derivatives of its own.
+@square_root.defjvp
+def _(primals, tangents):
+    (factor,), (dfactor,) = primals, tangents
+    lower = square_root(factor)
+    zero, regular = without_zero_pivots(lower)
+    columns = jnp.where(zero[:, None], 0.0, solve(regular, factor)).T
+    triangle = tangent_of_root(lower, factor, dfactor)
+    return lower, jnp.where(jnp.any(zero), dot(dfactor, columns), triangle)
 
 
 @kernel(2, to=(2,), tile=TILE, native="rank_revealing_root")

@@ -77,7 +77,7 @@ def condition_on_law(
     noise: Float[Array, "m n"],
     mean: Float[Array, " m"],
     later: Float[Array, "m l"],
-) -> tuple[Float[Array, " d"], Float[Array, "d d"]]:
+) -> tuple[Float[Array, " d"], Float[Array, "d k+n+l"]]:
     """Of x = F z where y = H x + e has the law N(v, K Kᵀ) in place of a value. O((d + m)³)
 
     From F, H, a root of e, and K. Given y the law of x is N(B A⁻¹y, C Cᵀ) as above, and with y
@@ -85,14 +85,44 @@ def condition_on_law(
     """
     rows, moves, _ = observed(root, matrix, noise)
     m = len(mean)
-    # C is what is left of x beside y, and no triangle: where it is singular that has no derivative.
-    seen, along = orthonormal_rows(_regular(rows[:m]))
-    along = along[:, : rows.shape[1]]
-    gain = dot(rows[m:], along.T)
-    left = rows[m:] - dot(gain, along)
+    seen, gain, left = _apart(_regular(rows[:m]), rows[m:])
     law = dot(moves, jnp.concatenate([mean[:, None], later], axis=1))
     moved = dot(gain, solve(seen, law[:m])) - law[m:]
-    return moved[:, 0], rank_revealing_root(jnp.concatenate([moved[:, 1:], left], axis=1))
+    return moved[:, 0], jnp.concatenate([moved[:, 1:], left], axis=1)
+
+
+def condition_rows_apart(
+    given: Float[Array, "m k"], kept: Float[Array, "n k"], values: Float[Array, " m"]
+) -> Conditioned:
+    """`condition_rows` where C is no triangle, but has the k columns of the rows. O((m + n) m k)
+
+    Where what is left is singular, a triangle has no derivative.
+    """
+    seen, gain, left = _apart(given, kept)
+    whitened = solve(seen, values)
+    distance = jnp.sum(jnp.square(whitened))
+    return Conditioned(dot(gain, whitened), left, distance, 2 * logdet_of_triangle(seen))
+
+
+def condition_observed_apart(
+    root: Float[Array, "d k"],
+    matrix: Float[Array, "m d"],
+    noise: Float[Array, "m n"],
+    values: Float[Array, " m"],
+) -> Conditioned:
+    """`condition_observed` as `condition_rows_apart`, with k + n columns. O((d + m)² (k + n))"""
+    rows, moves, logdet = observed(root, matrix, noise)
+    moved, m = dot(moves, values), len(values)
+    law = condition_rows_apart(rows[:m], rows[m:], moved[:m])
+    return law._replace(mean=law.mean - moved[m:], logdet=law.logdet - 2 * logdet)
+
+
+def _apart(given: Array, kept: Array) -> tuple[Array, Array, Array]:
+    """A, B and C of rows [A Q; B Q + C], the rows of Q orthonormal and those of C beside them."""
+    seen, along = orthonormal_rows(given)
+    along = along[:, : kept.shape[1]]
+    gain = dot(kept, along.T)
+    return seen, gain, kept - dot(gain, along)
 
 
 def _regular(rows: Array) -> Array:
