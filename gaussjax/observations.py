@@ -59,7 +59,8 @@ def joint(
     """Law of (x, y), y = H x + b + e with x ~ prior and e ~ noise. O((d + m) d m)
 
     `matrix` H is `(..., m, d)`, `noise` a Gaussian in m dimensions (its mean is used), `offset` b
-    `(..., m)` or zero. The result is dense in d + m dimensions: its root is [[C, 0], [H C, R]].
+    `(..., m)` or zero. The result is dense in d + m dimensions: its root is [[C, 0], [H
+    C, R]]; a `Root` if one of the two is a root of no more columns than rows.
 
     Raises:
         ValueError: sizes differ or batch shapes do not broadcast.
@@ -98,7 +99,7 @@ def observe(
     prior is first solved for the coordinate that it fixes, so that no digits are lost beside the
     prior's. A prior stored by its precision gives a posterior stored by its precision, and may be
     improper (a zero on the diagonal of its factor): then the evidence is −∞, or NaN if the
-    posterior is improper too.
+    posterior is improper too. A `Root` of no more columns than rows gives a `Root`.
 
     Entries of `y` off the `mask` `(..., m)` are missing: they are not read, may be NaN, and have
     gradient zero. Noise may correlate them with the others. If all are missing, the posterior is
@@ -152,9 +153,9 @@ def smooth_step(
     One Rauch-Tung-Striebel step: `filtered` is the law of x given the observations so far,
     `transition` F is `(..., n, d)`, `process` the law of w, N(ν, Q), and `smoothed_next` the law of
     x' given all observations. With the gain G = Σ Fᵀ (F Σ Fᵀ + Q)⁻¹ the result is N(μ + G (μ' − F μ
-    − ν), G Σ' Gᵀ + C Cᵀ), where C Cᵀ is the covariance of x given also x'; C comes from a QR, and
-    nothing is subtracted. A smoother is a reverse `scan` of this step. The laws of x and w may be
-    singular.
+    − ν), G Σ' Gᵀ + C Cᵀ), where C Cᵀ is the covariance of x given also x'; no covariance is
+    subtracted from another. A smoother is a reverse `scan` of this step. The laws of x and w may be
+    singular. The result is a `Cholesky`, or a `Root` if `filtered` is one.
 
     Raises:
         ValueError: sizes differ or batch shapes do not broadcast.

@@ -173,7 +173,8 @@ def as_cholesky(g: Gaussian) -> Gaussian:
     """The same law with a `Cholesky` covariance. O(d³), by structure
 
     For the carry of a `scan`, `cond` or `while_loop`, whose structure must not change.
-    `broadcast_to` does the same for its batch shape.
+    `broadcast_to` does the same for its batch shape. A singular law is better carried as a `Root`:
+    a triangle lacks some of its derivatives.
 
     >>> from gaussjax import from_scale
     >>> as_cholesky(from_scale([0.0, 0.0], [1.0, 2.0])).cov

@@ -30,9 +30,9 @@ class Toeplitz(Covariance):
     recursion is rounding times the condition number of Σ, as for a Cholesky factorisation of the
     matrix.
 
-    If Σ is indefinite these are NaN. Moments, marginals, products, sums and samples are not:
-    checking would cost most of them a higher order, and a smooth kernel is indefinite by rounding
-    alone, while its sum with noise is not.
+    If Σ is indefinite, or singular, these are NaN. Moments, marginals, products, sums, samples and
+    the cross entropy of it are not: checking would cost most of them a higher order, and a smooth
+    kernel is indefinite by rounding alone, while its sum with noise is not.
 
     Source: Cybenko, SIAM J. Sci. Stat. Comput. 1 (1980): the stability of Levinson and Durbin's.
     """
