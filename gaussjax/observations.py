@@ -71,14 +71,14 @@ def joint(
     >>> variance(joint(standard(1), [[2.0]], standard(1)))
     Array([1., 5.], dtype=float32)
     """
-    singular = any(narrow_root(g.cov) is not None for g in (prior, noise))
-    of = any_root if singular else restricted.triangle
+    is_narrow = any(narrow_root(g.cov) is not None for g in (prior, noise))
+    of = any_root if is_narrow else restricted.triangle
     root, noise_root = of(prior.cov), of(noise.cov)
     zero = jnp.zeros((prior.dim, noise_root.shape[1]), root.dtype)
     rows = jnp.block([[root, zero], [dot(matrix, root), noise_root]])
     seen = dot(matrix, prior.mean) + noise.mean
     seen = seen if offset is None else seen + offset
-    law = Root(rows) if singular else Cholesky(rows)
+    law = Root(rows) if is_narrow else Cholesky(rows)
     return Gaussian(jnp.concatenate([prior.mean, seen]), law)
 
 
@@ -175,8 +175,8 @@ def smooth_step(
         shift,
         any_root(smoothed_next.cov),
     )
-    singular = narrow_root(filtered.cov) is not None
-    law = root_of(root) if singular else Cholesky(rank_revealing_root(root))
+    is_narrow = narrow_root(filtered.cov) is not None
+    law = root_of(root) if is_narrow else Cholesky(rank_revealing_root(root))
     return Gaussian(filtered.mean + mean, law)
 
 

@@ -96,9 +96,11 @@ def condition_rows_apart(
 ) -> Conditioned:
     """`condition_rows` where C is no triangle, but has the k columns of the rows. O((m + n) m k)
 
-    Where what is left is singular, a triangle has no derivative.
+    Where what is left is singular, a triangle has no derivative. NaN if the rows given depend.
     """
     seen, gain, left = _apart(given, kept)
+    regular = ~jnp.any(jnp.diagonal(rank_revealing_root(lax.stop_gradient(given))) == 0)
+    seen, left = (jnp.where(regular, x, jnp.nan) for x in (seen, left))
     whitened = solve(seen, values)
     distance = jnp.sum(jnp.square(whitened))
     return Conditioned(dot(gain, whitened), left, distance, 2 * logdet_of_triangle(seen))
@@ -119,6 +121,8 @@ def condition_observed_apart(
 
 def _apart(given: Array, kept: Array) -> tuple[Array, Array, Array]:
     """A, B and C of rows [A Q; B Q + C], the rows of Q orthonormal and those of C beside them."""
+    if given.size == 0:
+        return jnp.zeros((len(given),) * 2, kept.dtype), dot(kept, given.T), kept
     seen, along = orthonormal_rows(given)
     along = along[:, : kept.shape[1]]
     gain = dot(kept, along.T)
