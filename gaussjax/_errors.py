@@ -64,18 +64,22 @@ def bool_array(name: str, value: Any) -> Array:
 def numbers(name: str, value: Any) -> np.ndarray:
     """One static number or several, as a NumPy array."""
     array = np.asarray(_array_of_list(name, value))
-    if not (np.issubdtype(array.dtype, np.floating) or np.issubdtype(array.dtype, np.integer)):
+    if not _is_real(array):
         raise TypeError(f"{name} must be a number, or a sequence of some, got {value!r}.")
     return array
+
+
+def _is_real(array: np.ndarray) -> bool:
+    return np.issubdtype(array.dtype, np.floating) or np.issubdtype(array.dtype, np.integer)
 
 
 def number(name: str, value: Any) -> float:
     """One static number that is not negative."""
     if isinstance(value, jax.core.Tracer):
         raise TypeError(f"{name} must be a static number, got a tracer.")
-    array = numbers(name, value)
-    if array.ndim:
-        raise TypeError(f"{name} must be one number, got shape {array.shape}.")
+    array = np.asarray(_array_of_list(name, value))
+    if array.ndim or not _is_real(array):
+        raise TypeError(f"{name} must be one number, got {value!r}.")
     if not array >= 0:
         raise ValueError(f"{name} must not be negative, got {value}.")
     return float(array)

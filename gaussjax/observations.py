@@ -59,8 +59,8 @@ def joint(
     """Law of (x, y), y = H x + b + e with x ~ prior and e ~ noise. O((d + m) d m)
 
     `matrix` H is `(..., m, d)`, `noise` a Gaussian in m dimensions (its mean is used), `offset` b
-    `(..., m)` or zero. The result is dense in d + m dimensions: its root is [[C, 0], [H
-    C, R]]; a `Root` if one of the two is a root of no more columns than rows.
+    `(..., m)` or zero. The result is dense in d + m dimensions, with the root [[C, 0], [H C, R]]: a
+    `Root` if one of the two is a root of no more columns than rows, else a `Cholesky`.
 
     Raises:
         ValueError: sizes differ or batch shapes do not broadcast.

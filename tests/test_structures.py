@@ -448,3 +448,61 @@ def test_a_batch_of_sums_takes_each_its_own_way_and_leaves_neighbours_of_a_nan_a
         value, gradient = alone(noises[i])
         np.testing.assert_allclose(values[i], value, rtol=1e-4)
         np.testing.assert_allclose(gradients[i], gradient, rtol=2e-3)
+
+
+SMOOTH = np.exp(-0.5 * np.square(np.arange(12) / 10)).astype(np.float32)  # by rounding indefinite
+
+
+def noisy(parts, column, noise):
+    """A smooth process on an even grid, alone and inside other structures, with unequal noise."""
+    smooth, scale = gj.Toeplitz(column), jnp.linspace(1.0, 2.0, 12)
+    cov = {
+        "alone": lambda: smooth,
+        "scaled": lambda: gj.Scaled(smooth, scale),
+        "blocks": lambda: gj.BlockDiagonal((gj.Toeplitz(column[:8]), gj.Diagonal(scale[:4]))),
+        "stacked": lambda: gj.StackedBlocks(gj.Toeplitz(jnp.stack([column[:6], 2 * column[:6]]))),
+        "kronecker": lambda: gj.Kronecker((gj.Diagonal(scale[:2]), gj.Toeplitz(column[:6]))),
+        "in a sum": lambda: gj.Sum(gj.Diagonal(noise * scale), smooth),
+        "beside columns": lambda: gj.Sum(smooth, gj.Root(jnp.stack([scale, scale**2], 1))),
+    }[parts]()
+    return gj.Sum(cov, gj.Diagonal(noise * scale[::-1]))
+
+
+NOISY = ("alone", "scaled", "blocks", "stacked", "kronecker", "in a sum", "beside columns")
+
+
+@pytest.mark.parametrize("parts", NOISY)
+def test_a_smooth_process_with_unequal_noise_has_its_density_and_gradients(parts):
+    assert np.linalg.eigvalsh(toeplitz(SMOOTH)).min() < 0
+
+    def log_prob(column, noise, x):
+        return gj.log_prob(gj.Gaussian(jnp.zeros(12), noisy(parts, column, noise)), x)
+
+    both = jax.value_and_grad(log_prob, (0, 1, 2))
+    x, noises = np.sin(np.arange(12)), np.array([1.0, 0.1, 0.03])
+    args = [np.asarray(a, np.float32) for a in (SMOOTH, noises, x)]
+    cov = noisy(parts, *map(jnp.asarray, (SMOOTH, args[1][1])))
+    assert np.all(np.isfinite(cov.dense()))
+    assert np.array_equal(cov.dense(), cov.dense().T)
+    found = quick_jit(jax.vmap(both, (None, 0, None)))(*args)
+    with jax.enable_x64(True):
+        wide = quick_jit(jax.vmap(jax.value_and_grad(by_hand, (0, 1, 2)), (None, 0, None, None)))
+        parts_of = jax.tree_util.Partial(lambda column, noise: noisy(parts, column, noise).dense())
+        right = wide(*(jnp.asarray(a, jnp.float64) for a in args), parts_of)
+        many = np.asarray(jax.vmap(parts_of, (None, 0))(*map(jnp.float64, args[:2])))
+    bar = 8 * 12 * np.finfo(np.float32).eps / 2 * scaled_condition(many)
+    for got, expected in zip(*map(jax.tree.leaves, (found, right)), strict=True):
+        got, expected = (np.asarray(x, float).reshape(3, -1) for x in (got, expected))
+        size = np.abs(expected).max(axis=1)
+        assert np.all(np.abs(got - expected).max(axis=1) <= bar * size)
+
+
+def by_hand(column, noise, x, matrix):
+    sigma = matrix(column, noise)
+    distance = x @ jnp.linalg.solve(sigma, x)
+    return -0.5 * (distance + jnp.linalg.slogdet(2 * np.pi * sigma)[1])
+
+
+def scaled_condition(matrices):
+    sizes = np.sqrt(np.diagonal(matrices, axis1=1, axis2=2))
+    return np.linalg.cond(matrices / sizes[:, :, None] / sizes[:, None])

@@ -115,6 +115,11 @@ class Covariance(abc.ABC):
             valid.append(small.all_of((pivots >= 0) & (pivots < jnp.inf)))
         return functools.reduce(jnp.logical_and, valid, jnp.ones((), bool))
 
+    @property
+    def has_root(self) -> bool:
+        """Whether a root of Σ is at hand: entries would have to be factorised, which may fail."""
+        return all(part.has_root for part in parts_of(self))
+
     # Optional: what a structure knows. None if it knows nothing better than the generic way -------
 
     def covariance_root(self) -> Array | None:

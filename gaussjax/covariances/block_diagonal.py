@@ -8,6 +8,7 @@ Array([4., 1., 9.], dtype=float32)
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
@@ -167,6 +168,10 @@ class BlockDiagonal(Covariance):
     def times(self, vector: Float[Array, " d"], /) -> Float[Array, " d"]:
         """By each block's own product."""
         return self._map(lambda c, v: c.times(v), vector)
+
+    def dense(self) -> Float[Array, "d d"]:
+        """The blocks' matrices."""
+        return jax.scipy.linalg.block_diag(*[c.dense() for c in self.blocks])
 
     def variance(self) -> Float[Array, " d"]:
         """The blocks' variances, not d products."""

@@ -119,6 +119,10 @@ class Scaled(Covariance):
         """By that of `base`."""
         return self.scale * self.base.times(self.scale * vector)
 
+    def dense(self) -> Float[Array, "d d"]:
+        """By that of `base`. O(d²) with its entries"""
+        return jnp.outer(self.scale, self.scale) * self.base.dense()
+
     def variance(self) -> Float[Array, " d"]:
         """By that of `base`, not d products."""
         return jnp.square(self.scale) * self.base.variance()

@@ -169,6 +169,12 @@ class StackedBlocks(Covariance):
         """By the blocks' own product."""
         return self._map(lambda c, v: c.times(v), vector)
 
+    def dense(self) -> Float[Array, "d d"]:
+        """The blocks' matrices."""
+        matrices = jax.vmap(lambda c: c.dense())(self._each)
+        own = jnp.eye(self._count, dtype=bool)[:, None, :, None]
+        return jnp.where(own, matrices[:, :, None, :], 0.0).reshape(self.dim, self.dim)
+
     def variance(self) -> Float[Array, " d"]:
         """The blocks' variances, not d products."""
         return jax.vmap(lambda c: c.variance())(self._each).ravel()

@@ -8,6 +8,9 @@ Samples, products and variances stay as cheap as those of the two terms. Whateve
 Array([2., 5.], dtype=float32)
 """
 
+import functools
+import itertools
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -16,7 +19,13 @@ from gaussjax._struct import nested, structure
 from gaussjax.covariances.base import Covariance, any_root
 from gaussjax.linalg.products import dot
 from gaussjax.linalg.ranges import lengths
-from gaussjax.linalg.sums import inv_quad_and_logdet, root_of_sum
+from gaussjax.linalg.sums import (
+    Parts,
+    inv_quad_and_logdet,
+    root_of_entries,
+    root_of_sum,
+    with_derivative,
+)
 from gaussjax.linalg.triangular import logdet_of_triangle, solve
 
 
@@ -46,12 +55,13 @@ class Sum(Covariance):
 
     def covariance_root(self) -> Float[Array, "d d"]:
         """L with L Lᵀ = A + B: from the matrix, or the factors where that loses digits. O(d³)"""
-        lower = root_of_sum(jax.lax.stop_gradient(self.dense()), self._factor())
-        return self._nan_unless_valid(lower)
+        return self._nan_unless_valid(with_derivative(self._lower(), self._parts()))
 
     def inv_quad_and_logdet(self, vector: Float[Array, " d"], /) -> tuple[Array, Array]:
         """Both by one root, with a derivative that does not go through it. O(d³)"""
-        distance, logdet = inv_quad_and_logdet(self.dense(), self._factor(), vector)
+        if self.dim == 0:  # JAX returns derivatives of the wrong rank for empty batched inputs
+            return jnp.zeros((), vector.dtype), jnp.zeros((), vector.dtype)
+        distance, logdet = inv_quad_and_logdet(self._lower(), self._parts(), vector)
         return self._nan_unless_valid(distance), self._nan_unless_valid(logdet)
 
     def _nan_unless_valid(self, value: Array) -> Array:
@@ -92,5 +102,28 @@ class Sum(Covariance):
         first, second = self.first.rescaled(factor), self.second.rescaled(factor)
         return None if first is None or second is None else Sum(first, second)
 
-    def _factor(self) -> Float[Array, "d k"]:
-        return jnp.concatenate([any_root(self.first), any_root(self.second)], axis=1)
+    def _lower(self) -> Float[Array, "d d"]:
+        """L, a constant to derivatives."""
+        known = jax.lax.stop_gradient(self)
+        if self.has_root:
+            return root_of_sum(known.dense(), _side_by_side(known._terms))
+        return root_of_entries(known.dense(), lambda: _side_by_side(known._terms))
+
+    def _parts(self) -> Parts:
+        rooted = [term for term in self._terms if term.has_root]
+        matrices = [term.dense() for term in self._terms if not term.has_root]
+        return Parts(
+            _side_by_side(rooted) if rooted else None,
+            functools.reduce(jnp.add, matrices) if matrices else None,
+        )
+
+    @property
+    def _terms(self) -> list[Covariance]:
+        """Those of the terms, if they are sums."""
+        both = (c._terms if isinstance(c, Sum) else [c] for c in (self.first, self.second))
+        return list(itertools.chain(*both))
+
+
+def _side_by_side(terms: list[Covariance]) -> Float[Array, "d k"]:
+    """F with F Fᵀ the sum of the terms."""
+    return jnp.concatenate([any_root(term) for term in terms], axis=1)

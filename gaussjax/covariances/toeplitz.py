@@ -44,6 +44,11 @@ class Toeplitz(Covariance):
         """Length of `column`."""
         return self.column.shape[-1]
 
+    @property
+    def has_root(self) -> bool:
+        """Not: the column holds entries of Σ."""
+        return False
+
     def color(self, noise: Float[Array, " d"], /) -> Float[Array, " d"]:
         """L ε with the Cholesky factor L, which is not stored. O(d²)"""
         return toeplitz.color(self.column, noise)

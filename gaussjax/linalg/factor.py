@@ -111,12 +111,16 @@ def factorise(matrix: Float[Array, "d d"]) -> Float[Array, "d d"]:
 
 @factorise.defjvp
 def _(primals, tangents):
-    (matrix,), (dmatrix,) = primals, tangents
-    lower = factorise(matrix)
+    lower = factorise(*primals)
+    return lower, change_of_factor(lower, *tangents)
+
+
+def change_of_factor(lower: Float[Array, "d d"], dmatrix: Float[Array, "d d"]) -> Array:
+    """Derivative of the lower L with L Lᵀ = Σ. O(d³)"""
     dmatrix = 0.5 * (dmatrix + dmatrix.T)
     if lower.shape[-1] == 0:
-        return lower, dmatrix
-    return lower, lax.custom_linear_solve(  # dΣ = dL Lᵀ + L dLᵀ
+        return dmatrix
+    return lax.custom_linear_solve(  # dΣ = dL Lᵀ + L dLᵀ
         lambda x: dot(x, lower.T) + dot(lower, x.T),
         dmatrix,
         solve=lambda _, b: _change(lower, b),
