@@ -143,6 +143,9 @@ def _thin_divergence(
     close = low_rank.comparable(*parts)
     # A batch computes both branches, and neither may put a NaN into the other's gradient.
     safe_a, safe_b = ((jnp.where(close, s, 1.0), jnp.where(close, w, 0.0)) for s, w in parts)
+    if safe_b[1].size == 0:  # both take less than a branch does
+        closely = low_rank.divergence_to_diagonal(safe_a, safe_b[0])
+        return jnp.where(close, closely, textbook(a, b, logdets))
     return jax.lax.cond(
         close,
         lambda: low_rank.divergence(safe_a, safe_b),

@@ -323,6 +323,18 @@ def divergence(a: Parts, b: Parts) -> Float[Array, ""]:
     return scales + factors + jnp.sum((t * (s_b / s_a))[None] * beside)
 
 
+def divergence_to_diagonal(a: Parts, scale: Float[Array, " d"]) -> Float[Array, ""]:
+    """`divergence` to diag(σ²). O(d r²)
+
+    With E = W/s and 1 + t = s²/σ² it is Σ (t − log(1 + t)) + (tr EᵀE − log|I + EᵀE|) + Σ t E².
+    """
+    s, w = a
+    ratio, t = jnp.square(s / scale), (s - scale) * (s + scale) / jnp.square(scale)
+    e = w / s[:, None]
+    scales = jnp.sum(minus_log1p(t, ratio)) + jnp.sum(t[:, None] * jnp.square(e))
+    return scales + excess_of_logdet(dot(e.T, e))
+
+
 def _with_rows(x: Array, *, rows: int) -> Array:
     return jnp.pad(x, ((0, rows - x.shape[0]), (0, 0)))
 
