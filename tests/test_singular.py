@@ -541,7 +541,19 @@ def test_filters_and_smoothers_of_roots_have_gradients_in_what_is_known(start):
             close(gradient, right, rtol=0, atol=2e-5 * np.abs(right).max())
 
 
-@pytest.mark.parametrize("parts", ["noise", "joint", "posterior", "condition", "condition_where"])
+PARTING = (
+    "noise",
+    "joint",
+    "posterior",
+    "product",
+    "factor",
+    "sum",
+    "condition",
+    "condition_where",
+)
+
+
+@pytest.mark.parametrize("parts", PARTING)
 def test_a_root_stays_a_root_whose_dependent_rows_may_part(parts):
     """The slope at a coordinate that is known, of the density of what comes of it."""
     y = jnp.array([1.0, 2.0])
@@ -557,6 +569,11 @@ def test_a_root_stays_a_root_whose_dependent_rows_may_part(parts):
             g = gj.joint(g, jnp.eye(2), gj.standard(2))
         elif parts == "posterior":
             g = gj.observe(g, jnp.array([[0.0, 1.0]]), gj.standard(1), y[1:]).posterior
+        elif parts in ("product", "factor"):
+            dense = gj.from_cholesky(y, jnp.array([[1.0, 0.0], [0.5, 1.0]]))
+            g = gj.product(*((g, dense) if parts == "product" else (dense, g))).gaussian
+        elif parts == "sum":
+            g = gj.convolve(g, gj.from_low_rank(0.0, jnp.zeros(2), jnp.array([[0.0], [0.5]])))
         else:
             wider = gj.from_root(jnp.zeros(3), jnp.stack([t, t + 1, t * 0.5 + 2])[:, None])
             seen = gj.convolve(wider, gj.from_root(jnp.zeros(3), jnp.eye(3)[:, 1:]))
@@ -572,6 +589,53 @@ def test_a_root_stays_a_root_whose_dependent_rows_may_part(parts):
     ahead, behind = (value(jnp.float32(t)) for t in (1e-2, -1e-2))
     slope = jax.grad(value)(jnp.float32(0.0))
     np.testing.assert_allclose(slope, (ahead - behind) / 2e-2, rtol=2e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("width", [0.0, 1e-2])
+def test_what_is_left_of_a_root_has_the_rank_that_it_should(width):
+    """Exactly, however few digits of the rest are left: it is not told from rounding by size."""
+    rng = np.random.default_rng(0)
+    factor = jnp.asarray(rng.normal(size=(4, 2)), jnp.float32)
+    prior, y = gj.from_root(jnp.zeros(4), factor), jnp.array([1.0, 2.0])
+    matrix = jnp.asarray(rng.normal(size=(2, 4)), jnp.float32)
+    posterior, _ = gj.observe(prior, matrix, gj.from_scale(jnp.zeros(2), width), y)
+    assert gj.rank(posterior) == (2 if width else 0)
+    assert posterior.cov.factor.shape == factor.shape
+    one = gj.observe(prior, matrix[:1], gj.from_scale(jnp.zeros(1), width), y[:1]).posterior
+    assert gj.rank(one) == (2 if width else 1)
+    if width == 0:
+        x = factor @ y
+        mask = jnp.array([True, False, False, True])
+        others = gj.condition(prior, [0, 3], x[np.array([0, 3])])
+        where = gj.condition_where(prior, x, mask=mask)
+        for g in (posterior, others, where):
+            assert gj.rank(g) == 0
+            assert gj.entropy(g) == -jnp.inf
+            np.testing.assert_array_equal(gj.stddev(g), np.zeros(g.dim))
+        close(where.mean, x, rtol=1e-5)
+
+
+@pytest.mark.parametrize("noise", ["low_rank", "scale", "cholesky", "root"])
+def test_a_scan_carries_a_root_with_process_noise_of_any_structure(noise):
+    process = {
+        "low_rank": gj.from_low_rank(0.0, jnp.zeros(2), jnp.array([[0.5], [1.0]])),
+        "scale": gj.from_scale(jnp.zeros(2), jnp.array([0.0, 0.1])),
+        "cholesky": gj.from_cholesky(jnp.zeros(2), jnp.array([[1.0, 0.0], [0.5, 1.0]])),
+        "root": gj.from_root(jnp.zeros(2), jnp.array([[0.5], [1.0]])),
+    }[noise]
+    look, move = jnp.array([[1.0, 0.0]]), jnp.array([[1.0, 1.0], [0.0, 1.0]])
+    error = gj.from_scale(jnp.zeros(1), 0.1)
+
+    def evidence(start, like):
+        def step(law, y):
+            seen, value = gj.observe(law, look, error, y)
+            return like(gj.convolve(gj.affine(seen, move), process)), value
+
+        return jax.lax.scan(step, start, jnp.array([[1.0], [1.5], [3.0]]))[1]
+
+    start = gj.from_root(jnp.zeros(2), jnp.diag(jnp.array([1.0, 0.0])))
+    expected = evidence(gj.as_cholesky(start), gj.as_cholesky)
+    close(evidence(start, lambda law: law), expected, rtol=2e-6)
 
 
 @pytest.mark.parametrize("kind", ["cholesky", "diagonal", "precision", "toeplitz"])

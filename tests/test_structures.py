@@ -468,6 +468,16 @@ def noisy(parts, column, noise):
     return gj.Sum(cov, gj.Diagonal(noise * scale[::-1]))
 
 
+def test_the_matrix_of_a_scaled_covariance_stays_in_the_range_of_its_entries():
+    for scale, factor in ((1e15, 1e-22), (1e-29, 1e22)):  # of variances 1e30, and 1e-58
+        base = gj.Kronecker((gj.Diagonal(jnp.full(2, scale)), gj.Diagonal(jnp.ones(2))))
+        matrix = gj.Scaled(base, jnp.full(4, factor)).dense()
+        np.testing.assert_allclose(matrix, 1e-14 * np.eye(4), rtol=1e-5)
+    column = np.array([1.0, 0.5, 0.25, 0.125])
+    matrix = gj.Scaled(gj.Toeplitz(jnp.asarray(1e30 * column)), jnp.full(4, 1e-22)).dense()
+    np.testing.assert_allclose(matrix, 1e-14 * toeplitz(column), rtol=1e-5)
+
+
 NOISY = ("alone", "scaled", "blocks", "stacked", "kronecker", "in a sum", "beside columns")
 
 

@@ -50,9 +50,11 @@ def posterior(cov: Covariance, noise: Covariance, value: Float[Array, " d"], /) 
     law = cov.posterior(noise, value)
     if law is not None:
         return law
-    law = noise.posterior(cov, value)  # that of e, and x is the rest of the value
-    if law is not None:
-        return Conditional(value - law.mean, law.cov, law.log_evidence)
+    rest = noise.posterior(cov, value)  # the law of e: x is the rest of the value
+    if rest is None and narrow_root(cov) is None and narrow_root(noise) is not None:
+        rest = posterior_of_root(noise, None, cov, value)
+    if rest is not None:
+        return Conditional(value - rest.mean, rest.cov, rest.log_evidence)
     return posterior_of_root(cov, None, noise, value)
 
 
@@ -118,10 +120,10 @@ def _root_given_where(
     root: Float[Array, "d k"], mask: Bool[Array, " d"], values: Float[Array, " d"], /
 ) -> Conditional:
     """The same for what stays a `Root`: all is given, what is off the mask as noise alone."""
-    unit = jnp.diag(jnp.where(mask, 0.0, 1.0).astype(root.dtype))
-    seen = jnp.concatenate([jnp.where(mask[:, None], root, 0.0), unit], axis=1)
-    parts = condition_rows_apart(seen, jnp.pad(root, ((0, 0), (0, len(root)))), values)
-    left = jnp.where(mask[:, None], 0.0, parts.root[:, : root.shape[1]])
-    count = jnp.sum(mask, dtype=values.dtype)
+    noise = jnp.diag(jnp.where(mask, 0.0, 1.0).astype(root.dtype))
+    given = jnp.concatenate([jnp.where(mask[:, None], root, 0.0), noise], axis=1)
+    parts = condition_rows_apart(given, root, values)
     mean = jnp.where(mask, values, parts.mean)
-    return Conditional(mean, Root(left), log_normal(parts.distance, parts.logdet, count))
+    left = Root(jnp.where(mask[:, None], 0.0, parts.root))
+    count = jnp.sum(mask, dtype=values.dtype)
+    return Conditional(mean, left, log_normal(parts.distance, parts.logdet, count))

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from gaussjax._struct import leaf, structure
-from gaussjax.covariances.base import Covariance, Indices
+from gaussjax.covariances.base import Covariance, Indices, any_root, narrow_root
 from gaussjax.covariances.cholesky import Cholesky
 from gaussjax.linalg import semidefinite
 from gaussjax.linalg.products import dot
@@ -80,10 +80,13 @@ class Root(Covariance):
         return Root(0.5 * dot(self.factor, dot(self.factor.T, cotangent.factor)))
 
     def plus(self, other: Covariance, /) -> Covariance | None:
-        """Columns join: by QR into a square root, once there are more of them than rows. O(d² k)"""
-        if not isinstance(other, Root):
+        """Columns join: by QR into a square root, once there are more of them than rows. O(d² k)
+
+        With what has a root, if this may be singular: no triangle can follow it.
+        """
+        if not (isinstance(other, Root) or (narrow_root(self) is not None and other.has_root)):
             return None
-        return root_of(jnp.concatenate([self.factor, other.factor], axis=1))
+        return root_of(jnp.concatenate([self.factor, any_root(other)], axis=1))
 
     def rescaled(self, factor: Array, /) -> Covariance:
         """Rows scale."""

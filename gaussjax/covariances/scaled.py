@@ -120,8 +120,11 @@ class Scaled(Covariance):
         return self.scale * self.base.times(self.scale * vector)
 
     def dense(self) -> Float[Array, "d d"]:
-        """By that of `base`. O(d²) with its entries"""
-        return jnp.outer(self.scale, self.scale) * self.base.dense()
+        """From the entries of `base`, if it has no root."""
+        if self.has_root:
+            return super().dense()
+        columns = self.scale[:, None] * self.base.dense() * self.scale[None]
+        return jnp.tril(columns) + jnp.tril(columns, -1).T
 
     def variance(self) -> Float[Array, " d"]:
         """By that of `base`, not d products."""

@@ -57,3 +57,40 @@ def _rows_in_turn(factor: Array) -> tuple[Array, Array]:
     none = jnp.zeros_like(factor)
     rows, lower = lax.scan(step, none, (factor / units[:, None], positions))
     return lower * units[:, None], rows
+
+
+# N Fᵀ = 0 leaves dN Fᵀ = −N dFᵀ, and dN in the rows of Q: dN = −N (L⁻¹dF)ᵀ Q.
+@jax.custom_jvp
+def complement(
+    factor: Float[Array, "r n"], lower: Float[Array, "r r"], rows: Float[Array, "r n"]
+) -> Float[Array, "n-r n"]:
+    """N, orthonormal rows that complete those of Q, where F = L Q are `orthonormal_rows`. O(n² r)
+
+    Columns that are zero in F are columns of the identity in N. Derivatives are those of F.
+    """
+    return _complement(rows)[rows.shape[0] :]
+
+
+@complement.defjvp
+def _(primals, tangents):
+    factor, lower, rows = primals
+    rest = complement(factor, lower, rows)
+    return rest, -dot(dot(rest, solve(lower, tangents[0]).T), rows)
+
+
+@kernel(2, to=(2,), tile=TILE)
+def _complement(rows: Array) -> Array:
+    """All rows of the product of the reflections that take Q to the first unit vectors."""
+    positions = jnp.arange(rows.shape[1])
+
+    def step(state: tuple[Array, Array], j: Array) -> tuple[tuple[Array, Array], None]:
+        rows, product = state
+        row = jnp.where(positions < j, 0.0, rows[j])
+        length = jnp.sqrt(jnp.sum(jnp.square(row)))
+        normal = row + jnp.where(positions == j, jnp.where(row < 0, -length, length), 0.0)
+        scaled = 2 * normal / jnp.sum(jnp.square(normal))
+        rows, product = (x - jnp.outer(dot(x, scaled), normal) for x in (rows, product))
+        return (rows, product), None
+
+    identity = jnp.eye(rows.shape[1], dtype=rows.dtype)
+    return lax.scan(step, (rows, identity), jnp.arange(rows.shape[0]))[0][1].T

@@ -20,7 +20,7 @@ from gaussjax.linalg._kernels import rotations, small
 from gaussjax.linalg._kernels.batch import kernel
 from gaussjax.linalg._kernels.limits import TILE
 from gaussjax.linalg.laws.exchange import eliminate, multiplied_out, observed
-from gaussjax.linalg.orthonormal import orthonormal_rows
+from gaussjax.linalg.orthonormal import complement, orthonormal_rows
 from gaussjax.linalg.products import dot
 from gaussjax.linalg.ranges import lengths
 from gaussjax.linalg.roots import (
@@ -37,10 +37,10 @@ RANKS = (1, 2, 0, 0)  # of the results
 
 
 class Conditioned(NamedTuple):
-    """Mean and lower root of the coordinates kept; ‖A⁻¹v‖² and log|A Aᵀ| of the values given."""
+    """Mean and root of the coordinates kept; ‖A⁻¹v‖² and log|A Aᵀ| of the values given."""
 
     mean: Float[Array, " n"]
-    root: Float[Array, "n n"]
+    root: Float[Array, "n k"]  # a lower triangle, unless a function says otherwise
     distance: Float[Array, ""]
     logdet: Float[Array, ""]
 
@@ -94,11 +94,13 @@ def condition_on_law(
 def condition_rows_apart(
     given: Float[Array, "m k"], kept: Float[Array, "n k"], values: Float[Array, " m"]
 ) -> Conditioned:
-    """`condition_rows` where C is no triangle, but has the k columns of the rows. O((m + n) m k)
+    """`condition_rows` where C is no triangle, but has k − m columns. O((m + n + k) m k)
 
     Where what is left is singular, a triangle has no derivative. NaN if the rows given depend.
     """
     seen, gain, left = _apart(given, kept)
+    if left.shape[1] == 0:
+        left = jnp.zeros((len(kept), 1), left.dtype)  # room for NaN
     regular = ~jnp.any(jnp.diagonal(rank_revealing_root(lax.stop_gradient(given))) == 0)
     seen, left = (jnp.where(regular, x, jnp.nan) for x in (seen, left))
     whitened = solve(seen, values)
@@ -112,21 +114,29 @@ def condition_observed_apart(
     noise: Float[Array, "m n"],
     values: Float[Array, " m"],
 ) -> Conditioned:
-    """`condition_observed` as `condition_rows_apart`, with k + n columns. O((d + m)² (k + n))"""
+    """`condition_observed` as `condition_rows_apart`; C has k or more columns. O((d + m)² (k + n))
+
+    It has k + n − m, or k if the noise has fewer than m: no fewer than F, for carries of loops.
+    """
     rows, moves, logdet = observed(root, matrix, noise)
     moved, m = dot(moves, values), len(values)
     law = condition_rows_apart(rows[:m], rows[m:], moved[:m])
-    return law._replace(mean=law.mean - moved[m:], logdet=law.logdet - 2 * logdet)
+    missing = max(root.shape[1] - law.root.shape[1], 0)
+    left = jnp.pad(law.root, ((0, 0), (0, missing)))
+    return Conditioned(law.mean - moved[m:], left, law.distance, law.logdet - 2 * logdet)
 
 
 def _apart(given: Array, kept: Array) -> tuple[Array, Array, Array]:
-    """A, B and C of rows [A Q; B Q + C], the rows of Q orthonormal and those of C beside them."""
+    """A, B and C of rows [A Q; B Q + C N], the rows of Q and N orthonormal and complementary.
+
+    `kept` may have fewer columns than `given`: the others are zero.
+    """
+    kept = jnp.pad(kept, ((0, 0), (0, given.shape[1] - kept.shape[1])))
     if given.size == 0:
         return jnp.zeros((len(given),) * 2, kept.dtype), dot(kept, given.T), kept
     seen, along = orthonormal_rows(given)
-    along = along[:, : kept.shape[1]]
-    gain = dot(kept, along.T)
-    return seen, gain, kept - dot(gain, along)
+    rest = complement(given, seen, along)
+    return seen, dot(kept, along.T), dot(kept, rest.T)
 
 
 def _regular(rows: Array) -> Array:
