@@ -104,10 +104,10 @@ def _train(config: Config, trainer: Trainer, state: State, console: Console) -> 
         task = progress.add_task("compiling", total=config.epochs, completed=int(state.epoch))
         last = int(state.epoch) >= config.epochs
         while not last:
-            begin = time.perf_counter()
+            begin, cpu_begin = time.perf_counter(), time.process_time()
             state, metrics = trainer.epoch(state)
             epoch = int(state.epoch)  # waits for the device
-            seconds = time.perf_counter() - begin
+            seconds, cpu_seconds = time.perf_counter() - begin, time.process_time() - cpu_begin
             asked = devices.any_process(config, interrupt.asked)
             last = epoch == config.epochs or asked  # read once: what stops is saved
             if int(metrics.consecutive_skipped) >= config.max_bad_batches:
@@ -116,7 +116,7 @@ def _train(config: Config, trainer: Trainer, state: State, console: Console) -> 
                     f"finite (epoch {epoch}): giving up. Try a smaller --learning-rate."
                 )
             row = {name: float(value) for name, value in metrics._asdict().items()}
-            row["seconds"] = round(seconds, 3)
+            row |= {"seconds": round(seconds, 3), "cpu_seconds": round(cpu_seconds, 3)}
             if epoch % config.eval_every == 0 or last:
                 result = trainer.evaluate(state)
                 row |= {f"test_{name}": float(x) for name, x in result._asdict().items()}
