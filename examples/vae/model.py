@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import Array
 
@@ -48,11 +49,23 @@ def bounded_gaussian(vector: Array, dim: int, structure: str) -> gj.Gaussian:
     mean, rest = vector[..., :dim], vector[..., dim:]
     rest = BOUND * jnp.tanh(rest / BOUND)
     if structure == "full":
+        rest = rest * _weights(dim)
         return gj.Gaussian(mean, gj.Cholesky(parametrize.scaled_lower_from_vector(rest)))
     scale, factor = jnp.exp(rest[..., :dim]), rest[..., dim:]
     if structure == "diagonal":
         return gj.Gaussian(mean, gj.Diagonal(scale))
     return gj.Gaussian(mean, gj.LowRank(scale, factor.reshape(*factor.shape[:-1], dim, RANK)))
+
+
+def _weights(dim: int) -> Array:
+    """Of the entries of a triangle: 1 on the diagonal, 1/d below it.
+
+    A step of Adam is as large for entries that hardly matter as for others. So weighted, all d of a
+    row move it no more than one entry would: else their noise drowns the means of many latents, and
+    the decoder learns to ignore them.
+    """
+    rows, columns = np.tril_indices(dim)
+    return jnp.asarray(np.where(rows == columns, 1.0, 1 / dim), jnp.float32)
 
 
 def _mlp(inputs: int, hidden: int, outputs: int, rngs: nnx.Rngs) -> nnx.Sequential:
