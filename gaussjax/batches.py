@@ -143,8 +143,8 @@ def take(g: Gaussian, index: Any) -> Gaussian:
         return _gathered(g, items, batch)
 
     def taken(x: Array, rank: int) -> Array:
-        sizes = iter(x.shape[: x.ndim - rank])
-        return x[tuple(None if i is None else _within(i, next(sizes)) for i in items)]
+        sizes = zip(x.shape[: x.ndim - rank], batch, strict=True)
+        return x[tuple(None if i is None else _within(i, *next(sizes)) for i in items)]
 
     return _on_batch(g, taken)
 
@@ -188,9 +188,9 @@ def _consumed(item: Any) -> int:
     return item.ndim if isinstance(item, np.ndarray) else 1
 
 
-def _within(item: int | slice, size: int) -> int | slice:
-    """The item for a leaf that may share the axis."""
-    if size != 1:
+def _within(item: int | slice, size: int, whole: int) -> int | slice:
+    """The item for a leaf that may share the axis, where the batch has `whole` elements."""
+    if size == whole:
         return item
     return 0 if isinstance(item, int) else slice(None)
 

@@ -333,6 +333,14 @@ def test_elements_are_taken_as_numpy_takes_them(name):
         np.testing.assert_array_equal(function(taken), np.asarray(function(G))[numpy_index])
 
 
+@pytest.mark.parametrize("index", [slice(0, 0), slice(1, None), slice(None), slice(0, 5), 0, -1])
+def test_a_batch_of_one_is_indexed_like_any_other(index):
+    g = gj.from_scale([[1.0, 2.0]], [3.0, 4.0])
+    taken = gj.take(g, index)
+    assert taken.batch_shape == np.zeros(1)[index].shape
+    np.testing.assert_array_equal(gj.mean(taken), np.array([[1.0, 2.0]])[index])
+
+
 def test_what_a_batch_shares_stays_shared_when_elements_are_taken():
     g = gj.Gaussian(jnp.zeros((5, 6, D)), gj.Cholesky(LOWER))
     assert gj.take(g, 2).cov.lower.shape == (1, D, D)
