@@ -42,35 +42,6 @@ def close(got, expected, rtol=2e-4, atol=2e-5):
     np.testing.assert_allclose(got, expected, rtol=rtol, atol=atol)
 
 
-# A mean and a covariance from the tests of multivariate normals of each library, and a point.
-NORMALS = {
-    "tfp": (
-        [1.0, 2, 3],
-        [[0.36, 0.12, 0.06], [0.12, 0.29, -0.13], [0.06, -0.13, 0.26]],
-        [-1, 0, 1],
-    ),
-    "tfp, nearly singular": ([0.0, 0], [[1.0, 0.999], [0.999, 1.0]], [1.0, 1.0]),
-    "numpyro": ([1.0, 3.0], [[1.0, 0.5], [0.5, 1.0]], [0.0, 1.0]),
-    "distrax": ([0.5, -0.3, 0.8], np.diag([0.01, 2.0, 30.0]), [0.0, 1.0, -3.0]),
-    "flowjax": ([0.0, 0, 0], np.eye(3), [1.0, 2.0, 3.0]),
-}
-
-
-@pytest.mark.parametrize("library", ["tfp", "flowjax"])
-@pytest.mark.parametrize("name", NORMALS)
-def test_values_of_the_libraries_own_tests_come_out(name, library):
-    mean, matrix, x = (np.asarray(v, np.float32) for v in NORMALS[name])
-    g = gj.from_covariance(mean, matrix)
-    module = adapter(library)
-    d = getattr(module, f"to_{library}")(g)
-    expected = stats.multivariate_normal(mean.astype(float), matrix.astype(float))
-    close(d.log_prob(x), expected.logpdf(x), rtol=3e-4)
-    draws = np.asarray(jax.jit(lambda key: gj.sample(key, g, (4000,)))(KEY))
-    assert np.all(np.abs(draws.mean(0) - mean) < 5 * np.sqrt(np.diag(matrix) / 4000))
-    back = getattr(module, f"from_{library}")(d)
-    close(gj.covariance(back), matrix)
-
-
 @pytest.mark.parametrize("library", LIBRARIES)
 def test_a_missing_library_is_named_with_its_extra(library):
     code = f"import sys; sys.modules[{LIBRARIES[library]!r}] = None; "

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from gaussjax import divergences
-from gaussjax.covariances import Cholesky, Diagonal
+from gaussjax.covariances import Diagonal
 from gaussjax.gaussian import Gaussian
 
 
@@ -17,7 +17,9 @@ def refused(distribution: Any, host: str) -> TypeError:
     return TypeError(f"distribution must be a normal distribution of {host}, got {name}.")
 
 
-def inner_normal(distribution: Any, normal: type, wrappers: tuple[type, ...], name: str) -> Any:
+def inner_normal(
+    distribution: Any, normal: type | tuple[type, ...], wrappers: tuple[type, ...], name: str
+) -> Any:
     """The host's univariate normals inside wrappers, which keep what they wrap by that name.
 
     Raises:
@@ -58,11 +60,11 @@ def one_event_axis(shape: tuple[int, ...]) -> int:
     return shape[0]
 
 
-def triangular(loc: Array, lower: Array) -> Gaussian:
-    """With the covariance L Lᵀ, in which the sign of a column does not matter."""
+def positive_pivots(lower: Array) -> Array:
+    """A factor of the same L Lᵀ, in which the sign of a column does not matter."""
     pivots = jnp.diagonal(lower, axis1=-2, axis2=-1)
     signs = jnp.where(pivots < 0, -1, 1).astype(lower.dtype)
-    return Gaussian(loc, Cholesky(lower * signs[..., None, :]))
+    return lower * signs[..., None, :]
 
 
 def register_divergences(

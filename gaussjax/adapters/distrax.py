@@ -21,12 +21,14 @@ from gaussjax._dtypes import result_dtype
 from gaussjax._lift import structure_argument
 from gaussjax.adapters import _normals
 from gaussjax.adapters._extras import missing
-from gaussjax.covariances import Diagonal, Root
+from gaussjax.covariances import Cholesky, Diagonal, Root
 from gaussjax.gaussian import Gaussian
 
 try:
     import distrax
-    from tensorflow_probability.substrates.jax.distributions import RegisterKL
+    from tensorflow_probability.substrates.jax import distributions as tfd
+
+    from gaussjax.adapters import tfp  # whose distributions distrax takes for its own
 except ImportError as _error:
     raise missing("distrax", _error) from _error
 
@@ -104,14 +106,16 @@ class GaussianDistribution(distrax.Distribution):
 
     def __iter__(self) -> Iterator["GaussianDistribution"]:
         """Along the first axis of the batch."""
-        return (self[i] for i in range(*self.batch_shape[:1]))
+        if not self.batch_shape:
+            raise TypeError("A Gaussian can be iterated over only if it has a batch axis.")
+        return (self[i] for i in range(self.batch_shape[0]))
 
 
 def to_distrax(g: Gaussian) -> GaussianDistribution:
     """A Gaussian as a distribution of distrax, with its batch shape. O(1)
 
-    KL divergences between these, and between one of these and a multivariate normal of distrax, are
-    gaussjax's.
+    KL divergences between these, and between one of these and a multivariate normal of distrax or
+    TFP, are gaussjax's.
 
     Raises:
         TypeError: `g` is not a Gaussian.
@@ -128,7 +132,8 @@ def from_distrax(distribution: Any) -> Gaussian:
     """A normal distribution of distrax as a Gaussian, in the structure that it has. O(1)
 
     `Normal` (in one dimension), `Independent` ones, `MultivariateNormalDiag`, `…Tri`,
-    `…FullCovariance`, and any other that is made of a linear bijector: A becomes a `Root`.
+    `…FullCovariance`, and any other that is made of a linear bijector: A becomes a `Root`. Normals
+    of TFP, which distrax takes too, as `from_tfp`.
 
     Raises:
         TypeError: it is not a normal distribution.
@@ -149,7 +154,8 @@ def _(distribution: Any) -> Gaussian:
 @from_distrax.register(distrax.Independent)
 def _(distribution: Any) -> Gaussian:
     wrappers = (distrax.Independent,)
-    base = _normals.inner_normal(distribution, distrax.Normal, wrappers, "distribution")
+    normals = distrax.Normal, tfd.Normal
+    base = _normals.inner_normal(distribution, normals, wrappers, "distribution")
     shapes = distribution.batch_shape, distribution.event_shape
     return _normals.independent(base.loc, base.scale, *shapes)
 
@@ -163,7 +169,8 @@ def _(distribution: Any) -> Gaussian:
 def _(distribution: Any) -> Gaussian:
     if not distribution.is_lower:
         return Gaussian(distribution.loc, Root(distribution.scale_tri))
-    return _normals.triangular(distribution.loc, distribution.scale_tri)
+    lower = _normals.positive_pivots(distribution.scale_tri)
+    return Gaussian(distribution.loc, Cholesky(lower))
 
 
 @from_distrax.register(distrax.MultivariateNormalFromBijector)
@@ -171,8 +178,13 @@ def _(distribution: Any) -> Gaussian:
     return Gaussian(distribution.loc, Root(distribution.scale.matrix))
 
 
+@from_distrax.register(tfd.Distribution)
+def _(distribution: Any) -> Gaussian:
+    return tfp.from_tfp(distribution)
+
+
 _normals.register_divergences(
-    RegisterKL,
+    tfd.RegisterKL,
     GaussianDistribution,
     (
         distrax.Independent,
@@ -181,6 +193,8 @@ _normals.register_divergences(
         distrax.MultivariateNormalFromBijector,
         distrax.MultivariateNormalFullCovariance,
         distrax.MultivariateNormalTri,
+        tfp.GaussianDistribution,
+        *tfp.NORMALS,
     ),
     from_distrax,
 )

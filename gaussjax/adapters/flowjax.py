@@ -6,6 +6,7 @@
 ((2,), (5, 2))
 """
 
+import functools
 from typing import Any, ClassVar
 
 import jax
@@ -77,11 +78,12 @@ def to_learnable_flowjax(
     Diagonal(scale=Array([1., 2.], dtype=float32))
     """
     vector = parametrize.vector_from_gaussian(_one(g), diagonal=diagonal)
-    form = parametrize.form_of(g)
-
-    def made(vector: Array) -> Gaussian:
-        return parametrize.gaussian_from_vector(vector, g.dim, form=form, diagonal=diagonal)
-
+    made = functools.partial(
+        parametrize.gaussian_from_vector,
+        dim=g.dim,
+        form=parametrize.form_of(g),
+        diagonal=diagonal,
+    )
     return GaussianDistribution(gaussian=Parameterize(made, vector), shape=(g.dim,))
 
 

@@ -16,13 +16,21 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from gaussjax import batches
+from gaussjax import batches, transforms
 from gaussjax import gaussian as gs
 from gaussjax._dtypes import result_dtype
 from gaussjax._lift import structure_argument
 from gaussjax.adapters import _normals
 from gaussjax.adapters._extras import missing
-from gaussjax.covariances import Diagonal, LowRank, Root
+from gaussjax.covariances import (
+    Cholesky,
+    Covariance,
+    Diagonal,
+    Kronecker,
+    LowRank,
+    PrecisionCholesky,
+    Root,
+)
 from gaussjax.gaussian import Gaussian
 
 try:
@@ -32,6 +40,10 @@ except ImportError as _error:
     raise missing("tfp", _error) from _error
 
 tfb, tfd = tfp.bijectors, tfp.distributions
+
+# Names of linear operators, whose classes are not public.
+DIAGONALS = ("LinearOperatorDiag", "LinearOperatorIdentity", "LinearOperatorScaledIdentity")
+TRIANGLE = "LinearOperatorLowerTriangular"
 
 
 class GaussianDistribution(tfd.Distribution):
@@ -166,7 +178,8 @@ def from_tfp(distribution: Any) -> Gaussian:
     `Normal` (in one dimension), independent ones by `Independent` or `Sample`, and
     `MultivariateNormalDiag`, `…TriL`, `…FullCovariance`, `…LowRankCovariance` and any other that
     has a linear operator for a scale, of which one that is neither diagonal nor triangular becomes
-    a `Root`.
+    a `Root`. `MatrixNormalLinearOperator` (its event is the matrix row by row, a Kronecker product)
+    and, of `tfp.experimental`, `MultivariateNormalPrecisionFactorLinearOperator` (a precision).
 
     Raises:
         TypeError: it is not a normal distribution.
@@ -202,13 +215,29 @@ def _(distribution: Any) -> Gaussian:
 
 @from_tfp.register(tfd.MultivariateNormalLinearOperator)
 def _(distribution: Any) -> Gaussian:
-    loc, operator = distribution.mean(), distribution.scale
-    name = type(operator).__name__
-    if name in ("LinearOperatorDiag", "LinearOperatorIdentity", "LinearOperatorScaledIdentity"):
-        return Gaussian(loc, Diagonal(jnp.abs(operator.diag_part())))
-    if name == "LinearOperatorLowerTriangular":
-        return _normals.triangular(loc, operator.to_dense())
-    return Gaussian(loc, Root(operator.to_dense()))
+    return Gaussian(distribution.mean(), _covariance(distribution.scale))
+
+
+@from_tfp.register(tfd.MatrixNormalLinearOperator)
+def _(distribution: Any) -> Gaussian:
+    mean = distribution.loc.reshape(*distribution.loc.shape[:-2], -1)
+    parts = distribution.scale_row, distribution.scale_column
+    return Gaussian(mean, Kronecker(tuple(map(_covariance, parts))))
+
+
+@from_tfp.register(tfd.TransformedDistribution)
+def _(distribution: Any) -> Gaussian:
+    """`…PrecisionFactorLinearOperator`, by its members: the import of its module takes seconds."""
+    operator = getattr(distribution, "precision_factor", None)
+    if operator is None:
+        raise _normals.refused(distribution, "TFP")
+    mean, kind = distribution.mean(), type(operator).__name__
+    if kind in DIAGONALS:
+        return Gaussian(mean, Diagonal(1 / jnp.abs(operator.diag_part())))
+    if kind == TRIANGLE:
+        return Gaussian(mean, PrecisionCholesky(_normals.positive_pivots(operator.to_dense())))
+    triangular: Any = transforms.as_cholesky(Gaussian(mean, Root(operator.to_dense()))).cov
+    return Gaussian(mean, PrecisionCholesky(triangular.lower))
 
 
 @from_tfp.register(tfd.MultivariateNormalDiagPlusLowRankCovariance)
@@ -217,14 +246,22 @@ def _(distribution: Any) -> Gaussian:
     return Gaussian(distribution.mean(), LowRank(scale, distribution.cov_perturb_factor))
 
 
-_normals.register_divergences(
-    tfd.RegisterKL,
-    GaussianDistribution,
-    (
-        tfd.Independent,
-        tfd.MultivariateNormalDiagPlusLowRankCovariance,
-        tfd.MultivariateNormalLinearOperator,
-        tfd.Sample,
-    ),
-    from_tfp,
+def _covariance(operator: Any) -> Covariance:
+    """A Aᵀ of a linear operator A."""
+    if type(operator).__name__ in DIAGONALS:
+        return Diagonal(jnp.abs(operator.diag_part()))
+    if type(operator).__name__ == TRIANGLE:
+        return Cholesky(_normals.positive_pivots(operator.to_dense()))
+    return Root(operator.to_dense())
+
+
+NORMALS = (
+    tfd.Independent,
+    tfd.MultivariateNormalDiagPlusLowRankCovariance,
+    tfd.MultivariateNormalLinearOperator,
+    tfd.Sample,
+    tfd.TransformedDistribution,  # one that is given by the factor of its precision
 )
+"""Of TFP, with one event axis."""
+
+_normals.register_divergences(tfd.RegisterKL, GaussianDistribution, NORMALS, from_tfp)

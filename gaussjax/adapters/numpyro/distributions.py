@@ -19,7 +19,14 @@ from gaussjax import batches, constructors
 from gaussjax import gaussian as gs
 from gaussjax._lift import structure_argument
 from gaussjax.adapters import _normals
-from gaussjax.covariances import BandedPrecision, Cholesky, Kronecker, LowRank, Root
+from gaussjax.covariances import (
+    BandedPrecision,
+    Cholesky,
+    Circulant,
+    Kronecker,
+    LowRank,
+    Root,
+)
 from gaussjax.gaussian import Gaussian
 from gaussjax.linalg.products import dot
 
@@ -161,7 +168,10 @@ def _(distribution: Any) -> Gaussian:
 
 @from_numpyro.register(dist.CirculantNormal)
 def _(distribution: Any) -> Gaussian:
-    return constructors.from_circulant(distribution.loc, distribution.covariance_row)
+    """By the eigenvalues that it keeps: a transform to the row and back would cost small ones."""
+    half, size = jnp.asarray(distribution.covariance_rfft), distribution.event_shape[0]
+    mirrored = half[..., 1 : (size + 1) // 2][..., ::-1]
+    return Gaussian(distribution.loc, Circulant(jnp.concatenate([half, mirrored], axis=-1)))
 
 
 @from_numpyro.register(dist.MatrixNormal)
@@ -191,7 +201,7 @@ def _(distribution: Any) -> Gaussian:
     for _ in range(steps):
         powers.append(dot(matrix, powers[-1]))
     start = distribution._initial_value
-    start = jnp.zeros(size, noise.dtype) if start is None else start
+    start = jnp.zeros(size, noise.dtype) if start is None else jnp.asarray(start)
     mean = jnp.concatenate([dot(power, start[..., None])[..., 0] for power in powers[1:]], -1)
     zero = jnp.zeros_like(noise)
     rows = [
