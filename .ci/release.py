@@ -2,7 +2,8 @@
 
 Everything is built and tried outside the checkout: the wheel that is made from the sdist, installed
 into fresh environments of the newest Python and of the oldest one, with the tests of the sdist and
-none of its code. With --dry-run the tree need not be clean, nor tagged, nor in the changelog.
+none of its code. With --dry-run the tree need not be clean, nor tagged, nor in the changelog, and
+the site is not built.
 """
 
 import argparse
@@ -20,6 +21,18 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 TESTS = ("test_around.py", "test_batches.py", "test_errors.py", "test_programs.py")
+SOURCES = {
+    ".gitignore",
+    "CHANGELOG.md",
+    "CITATION.cff",
+    "LICENSE",
+    "PKG-INFO",
+    "README.md",
+    "gaussjax",
+    "hatch_build.py",
+    "pyproject.toml",
+    "tests",
+}
 FOOTPRINT = (
     "cython_runtime",
     "jax",
@@ -58,10 +71,15 @@ def main() -> None:
         run(sys.executable, "-m", "twine", "check", "--strict", str(wheel), str(sdist))
         step("contents")
         stop_if(wrong_contents(zipfile.ZipFile(wheel).namelist()))
+        with tarfile.open(sdist) as archive:
+            stop_if(wrong_sources(archive.getnames()))
         tests = unpacked_tests(sdist, out)
         for python in options.python or pythons():
             step(f"import footprint and tests of the installed wheel with {python}")
             try_wheel(python, wheel, tests, options.tests, out)
+    if not options.dry_run:
+        step("the site")
+        run("make", "docs", "ARGS=", show=True)
     print(f"gaussjax {version} can be released.")
 
 
@@ -109,6 +127,20 @@ def wrong_contents(names: Sequence[str]) -> str:
     missing = [w for w in wanted if not any(n.endswith(w) for n in names)]
     if strange or missing:
         return f"The wheel has {strange}, which do not belong there, and lacks {missing}."
+    return ""
+
+
+def wrong_sources(names: Sequence[str]) -> str:
+    """Of an sdist: what `SOURCES` lists, and nothing that was built or cached."""
+    inside = [n.partition("/")[2] for n in names]
+    strange = [
+        n
+        for n in filter(None, inside)
+        if n.split("/")[0] not in SOURCES or "__pycache__" in n or n.endswith((".so", ".new"))
+    ]
+    missing = sorted(SOURCES - {n.split("/")[0] for n in inside})
+    if strange or missing:
+        return f"The sdist has {strange}, which do not belong there, and lacks {missing}."
     return ""
 
 

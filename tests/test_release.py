@@ -57,6 +57,14 @@ def test_a_wheel_with_more_or_less_than_the_package_is_refused(release):
     assert "py.typed" in release.wrong_contents([right[0], *right[2:]])
 
 
+def test_an_sdist_with_more_or_less_than_the_sources_is_refused(release):
+    right = ["gaussjax-0.1.0", *(f"gaussjax-0.1.0/{name}" for name in release.SOURCES)]
+    assert release.wrong_sources(right) == ""
+    for extra in ("runs/vae/metrics.csv", "gaussjax/linalg/_kernels/native/libgaussjax.so"):
+        assert extra in release.wrong_sources([*right, f"gaussjax-0.1.0/{extra}"])
+    assert "lacks ['tests']" in release.wrong_sources([n for n in right if "tests" not in n])
+
+
 LOWER = np.array([[1.0, 0.0], [0.5, 2.0]], np.float32)
 BAND = np.array([[1.0, 2.0], [0.5, 0.0]], np.float32)  # the diagonals of LOWER
 SCALE, FACTOR = np.array([1.0, 3.0], np.float32), np.array([[1.0], [-2.0]], np.float32)
