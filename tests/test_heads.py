@@ -120,3 +120,31 @@ def test_a_head_learns_a_covariance_that_depends_on_features(library, form):
     before = jnp.mean(gj.kl_divergence(apply(truth, x), apply(start, x)))
     after = jnp.mean(gj.kl_divergence(apply(truth, x), apply(fit(start), x)))
     assert after < 0.03 < 0.2 < before
+
+
+def test_a_module_of_nnx_keeps_a_prior_that_training_leaves_as_it_is():
+    nnx = importlib.import_module("flax.nnx")
+    module = importlib.import_module("gaussjax.adapters.flax.nnx")
+    start = gj.from_low_rank(jnp.ones(DIM), jnp.ones(DIM), jnp.ones((DIM, 1)))
+
+    class Model(nnx.Module):
+        def __init__(self):
+            self.head = module.GaussianHead(FEATURES, DIM, rngs=nnx.Rngs(0))
+            self.prior = start
+
+    model = Model()
+    optimizer = nnx.Optimizer(model, optax.adam(0.1), wrt=nnx.Param)
+
+    @nnx.jit
+    def step(model, optimizer):
+        def loss(model):
+            return gj.kl_divergence(model.head(jnp.ones(FEATURES)), model.prior)
+
+        value, slopes = nnx.value_and_grad(loss)(model)
+        optimizer.update(model, slopes)
+        return value
+
+    before, after = step(model, optimizer), step(model, optimizer)
+    assert after < before
+    for x, y in zip(jax.tree.leaves(model.prior), jax.tree.leaves(start), strict=True):
+        np.testing.assert_array_equal(x, y)

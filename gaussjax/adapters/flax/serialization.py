@@ -1,9 +1,12 @@
-"""`flax.serialization` of Gaussians and structures, once this module is imported."""
+"""What flax has to know of Gaussians and structures, once this module is imported.
+
+`flax.serialization` takes them, and so does an attribute of an NNX module, as data.
+"""
 
 import dataclasses
 from typing import Any
 
-from flax import serialization
+from flax import nnx, serialization
 
 from gaussjax import covariances
 from gaussjax._struct import replaced
@@ -11,7 +14,9 @@ from gaussjax.gaussian import Gaussian
 
 
 def register(cls: type) -> type:
-    """Lets `flax.serialization` take a structure of your own. A decorator; those of gaussjax are.
+    """Lets flax take a structure of your own, as those of gaussjax. A decorator.
+
+    `flax.serialization` then writes and reads it, and a module of NNX may have it for an attribute.
 
     Raises:
         ValueError: it is registered already.
@@ -21,6 +26,7 @@ def register(cls: type) -> type:
 
 def _registered(cls: type, *, override: bool = False) -> type:
     serialization.register_serialization_state(cls, _to_state_dict, _from_state_dict, override)
+    nnx.register_data_type(cls)
     return cls
 
 
