@@ -14,6 +14,33 @@ from test_divergences import gaussians, nearby
 
 import gaussjax as gj
 
+PAIRWISE = {
+    "renyi": lambda p, q: gj.renyi_divergence(p, q, order=1.1),
+    "hellinger": gj.hellinger_distance,
+    "jensen_shannon": gj.jensen_shannon_divergence,
+    "wasserstein2": gj.wasserstein2,
+    "frechet": gj.frechet_distance,
+    "fisher_rao": lambda p, q: gj.fisher_rao_distance(p, gj.Gaussian(p.mean, q.cov)),
+    "bounds": lambda p, q: sum(gj.fisher_rao_bounds(p, q)),
+    "mean_discrepancy": lambda p, q: gj.maximum_mean_discrepancy(p, q, bandwidth=2.0),
+}
+
+
+@pytest.mark.parametrize("name", PAIRWISE)
+def test_gradients_of_a_batch_are_those_of_each(name):
+    each = [nearby(np.random.default_rng(i), 3, 0.3) for i in range(3)]
+    each.append([*each[0][:2], *each[0][:2]])  # equal laws
+    arrays = [jnp.asarray(np.stack(x)) for x in zip(*each, strict=True)]
+
+    def total(*arrays):
+        return jnp.sum(PAIRWISE[name](*gaussians(*arrays)))
+
+    slopes = quick_jit(jax.grad(total, (0, 1, 2, 3)))
+    together = slopes(*arrays)
+    for i in range(len(each)):
+        for x, y in zip(together, slopes(*(x[i] for x in arrays)), strict=True):
+            np.testing.assert_allclose(x[i], y, atol=1e-5)
+
 
 @pytest.mark.parametrize("separation", [0.3, 1e-3, 1e-6])
 def test_the_geometric_jensen_shannon_divergence_is_exact_at_any_separation(separation):
@@ -122,6 +149,46 @@ def test_second_derivatives_of_a_fisher_rao_distance_are_right_or_unknown():
         assert np.isnan(jax.grad(jax.grad(of_mean))(0.0))
 
 
+@pytest.mark.parametrize("kind", ["diagonal", "cholesky"])
+@pytest.mark.parametrize("scales", [(1e-15, 1e15), (1e12, 1e-3), (2.0, 2.0)])
+def test_fisher_rao_distances_of_scales_far_apart_are_those_of_logarithms(kind, scales):
+    shape = np.asarray if kind == "diagonal" else np.diag
+    sigma = np.array([scales[0], 1.0, scales[1]])
+    p, q = (
+        gj.Gaussian(
+            jnp.zeros(3), getattr(gj, kind.capitalize())(jnp.asarray(shape(x), jnp.float32))
+        )
+        for x in (sigma, np.ones(3))
+    )
+    exact = np.sqrt(2 * np.sum(np.log(sigma) ** 2))
+    np.testing.assert_allclose(gj.fisher_rao_distance(p, q), exact, rtol=1e-6)
+    slopes = jax.grad(gj.fisher_rao_distance)(p, q).cov
+    slope = np.asarray(jax.tree.leaves(slopes)[0])
+    slope = slope if kind == "diagonal" else np.diag(slope)
+    np.testing.assert_allclose(slope * sigma, 2 * np.log(sigma) / exact, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("shift", [1e-25, 1.0, 1e25])
+def test_fisher_rao_distances_of_means_have_no_limits_of_squares(shift):
+    d, exact = 3, 2 * np.sqrt(2) * np.arcsinh(shift / np.sqrt(8))
+    mean = jnp.zeros(d).at[0].set(shift)
+    for cov in (gj.Diagonal(jnp.ones(d)), gj.Cholesky(jnp.eye(d))):
+        value = gj.fisher_rao_distance(gj.Gaussian(mean, cov), gj.Gaussian(jnp.zeros(d), cov))
+        np.testing.assert_allclose(value, exact, rtol=1e-6)
+    p, q = (gj.from_scale(x, jnp.ones(1)) for x in (mean[:1], jnp.zeros(1)))
+    np.testing.assert_allclose(gj.fisher_rao_distance(p, q), exact, rtol=1e-6)
+
+
+@pytest.mark.parametrize("far", [10.0, 1e3, 1e5])
+def test_fisher_rao_bounds_hold_the_distance_of_means_far_apart(far):
+    mean = jnp.array([0.6, -0.8, 0.0]) * far
+    cov = gj.Cholesky(jnp.asarray(random_lower(np.random.default_rng(0), 3)))
+    p, q = gj.Gaussian(mean, cov), gj.Gaussian(jnp.zeros(3), cov)
+    low, high = gj.fisher_rao_bounds(p, q)
+    assert low <= gj.fisher_rao_distance(p, q) * (1 + 1e-6)
+    assert gj.fisher_rao_distance(p, q) <= high * (1 + 1e-6)
+
+
 def test_bounds_of_diagonals_are_no_wider_than_the_path_by_coordinates():
     rng = np.random.default_rng(0)
     p, q = (
@@ -182,6 +249,17 @@ def test_a_mean_discrepancy_has_an_error_of_rounding_at_any_separation(separatio
         wide = [jnp.asarray(x, jnp.float64) for x in arrays]
         exact = gj.maximum_mean_discrepancy(*gaussians(*wide), bandwidth=2.0)
     assert abs(float(value) - float(exact)) <= 1e-6
+
+
+def test_mean_discrepancies_of_wide_laws_are_those_of_the_narrow_one():
+    d = 100
+    wide, narrow = gj.from_isotropic(jnp.zeros(d), 1e3), gj.from_isotropic(jnp.zeros(d), 1.0)
+    for pair in ((wide, narrow), (narrow, wide)):
+        value, slopes = jax.value_and_grad(gj.maximum_mean_discrepancy, (0, 1))(
+            *pair, bandwidth=20.0
+        )
+        np.testing.assert_allclose(value, (1 + 2 / 20**2) ** (-d / 4), rtol=1e-5)
+        assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(slopes))
 
 
 def test_a_barycenter_satisfies_its_fixed_point_equation():

@@ -7,7 +7,7 @@ import numpy as np
 import oracle
 import pytest
 import scipy.linalg
-from catalogue import STRUCTURES
+from catalogue import STRUCTURES, random_lower
 from compiling import eagerly, quick_jit
 from test_divergences import gaussians, nearby
 from test_pairs import largest
@@ -203,6 +203,29 @@ def test_a_bad_element_of_a_batch_leaves_the_others_alone():
     values = np.asarray(gj.wasserstein2(p, gj.standard(3)))
     np.testing.assert_allclose(values[[0, 2]], [0, np.sqrt(3)], atol=1e-6)
     assert np.isnan(values[1])
+
+
+@pytest.mark.parametrize("unit", [1e-22, 1e22])
+@pytest.mark.parametrize("kind", ["diagonal", "cholesky", "precision", "low_rank"])
+def test_distances_and_maps_scale_with_units_whose_squares_leave_the_range(kind, unit):
+    rng = np.random.default_rng(0)
+    laws = [gj.Gaussian(jnp.ones(3) * i, STRUCTURES[kind](rng, 3, np.float32)[0]) for i in range(2)]
+    x, unit = jnp.array([1.0, -2.0, 0.5]), jnp.float32(unit)
+
+    def of(p, q, x):
+        return gj.wasserstein2(p, q), gj.wasserstein2_map(p, q, x)
+
+    plain, wide = of(*laws, x), of(*(gj.scale_by(g, unit) for g in laws), unit * x)
+    for a, b in zip(plain, wide, strict=True):
+        np.testing.assert_allclose(b / unit, a, rtol=1e-5)
+
+
+@pytest.mark.parametrize("unit", [1e-22, 1e15])
+def test_a_barycenter_scales_with_its_laws(unit):
+    lower = np.stack([random_lower(np.random.default_rng(i), 3) for i in range(3)])
+    laws = [gj.from_cholesky(jnp.zeros((3, 3)), jnp.float32(u) * lower) for u in (1.0, unit)]
+    stddevs = [gj.stddev(gj.wasserstein2_barycenter(g)) for g in laws]
+    np.testing.assert_allclose(stddevs[1] / np.float32(unit), stddevs[0], rtol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["diagonal", "circulant", "stacked_blocks", "kronecker"])

@@ -108,12 +108,15 @@ class Circulant(Covariance):
         b = _eigenvalues(other)
         if b is None:
             return None
-        a, b = self._mirrored(self._half), jnp.where(b > 0, b, jnp.nan)
+        a = self._mirrored(self._half)
+        singular = jnp.any((a == 0) ^ (b == 0))
+        a, b = (jnp.where(singular, 1.0, x) for x in (a, b))
         roots = jnp.sqrt(a), jnp.sqrt(b)
         r = (a - b) / (roots[1] * (roots[0] + roots[1]))
         value = jnp.sum(excess_of_ratio(r, roots[0] / roots[1], alpha, beta))
-        distance = Circulant(beta * a + alpha * b).inv_quad(shift)
-        return jnp.where(value == jnp.inf, value, value + alpha * distance)
+        known = singular | (value == jnp.inf)
+        distance = Circulant(jnp.where(known, 1.0, beta * a + alpha * b)).inv_quad(shift)
+        return jnp.where(known, jnp.inf, value + alpha * distance)
 
     def transport_to(self, other: Covariance, /) -> Float[Array, ""] | None:
         """Squared differences of the roots of eigenvalues, between two of these."""

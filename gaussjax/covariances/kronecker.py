@@ -170,8 +170,9 @@ class Kronecker(Covariance):
 
     def rescaled(self, factor: Array, /) -> Covariance | None:
         """Through the first factor, if all coordinates are scaled alike."""
-        first = None if factor.ndim else self.factors[0].rescaled(factor)
-        return None if first is None else Kronecker((first, *self.factors[1:]))
+        if factor.ndim:
+            return None
+        return Kronecker((restricted.rescaled(self.factors[0], factor), *self.factors[1:]))
 
     @property
     def noise_dim(self) -> int:

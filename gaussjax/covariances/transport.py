@@ -8,7 +8,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from gaussjax.covariances.base import Covariance, any_root
-from gaussjax.linalg.laws.procrustes import polar, procrustes, reduced
+from gaussjax.linalg.laws.procrustes import procrustes, reduced, rotation
 from gaussjax.linalg.products import dot
 from gaussjax.linalg.ranges import quotient
 
@@ -38,9 +38,9 @@ def transported(a: Covariance, b: Covariance, vector: Float[Array, " d"], /) -> 
     """
     root_a, root_b = _diagonals(a, b)
     if root_a is not None and root_b is not None:
-        return quotient(root_b * vector, jnp.where(root_a > 0, root_a, jnp.nan))
+        return root_b * quotient(vector, jnp.where(root_a > 0, root_a, jnp.nan))
     root = thin_root(b)
-    turn = polar(dot(root.T, a.dense_factor()))
+    turn = rotation(a.dense_factor(), root)
     return dot(root, dot(turn, a.whiten(vector)))
 
 

@@ -34,7 +34,7 @@ def fisher_vector_product(g: Gaussian, tangent: Gaussian) -> Gaussian:
         return 0.5 * pairs.shifted_divergence(g.cov, q.cov, g.mean - q.mean)
 
     product = jax.jvp(jax.grad(divergence), (g,), (tangent,))[1]
-    valid = g.cov.is_valid() & (g.cov.logdet() > -jnp.inf)
+    valid = g.cov.is_valid() & jnp.isfinite(g.cov.logdet())
     return jax.tree.map(lambda x: jnp.where(valid, x, jnp.nan), product)
 
 
@@ -64,7 +64,7 @@ def natural_gradient(g: Gaussian, gradient: Gaussian) -> Gaussian:
     if cov is None:
         raise _errors.no_natural_gradient(g.cov)
     step = Gaussian(g.cov.times(gradient.mean), cov)
-    valid = g.cov.is_valid() & (g.cov.logdet() > -jnp.inf)
+    valid = g.cov.is_valid() & jnp.isfinite(g.cov.logdet())
     return jax.tree.map(lambda x: jnp.where(valid, x, jnp.nan), step)
 
 

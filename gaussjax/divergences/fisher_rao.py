@@ -13,8 +13,8 @@ from gaussjax.covariances import Covariance, restricted
 from gaussjax.gaussian import Gaussian
 from gaussjax.linalg.laws.divergence import divergence_of_roots
 from gaussjax.linalg.laws.eigenvalues import squared_logs, squared_logs_of_diagonals
-from gaussjax.linalg.ranges import quotient, root_of_square
-from gaussjax.linalg.triangular import inv_quad_lower
+from gaussjax.linalg.ranges import length, quotient, root_of_square
+from gaussjax.linalg.triangular import solve
 
 
 @exported
@@ -135,18 +135,16 @@ def _between(a: Array, b: Array) -> Array:
 
 def _level(root: Array, shift: Array) -> Array:
     """Between two means at one covariance."""
-    diagonal = root.ndim == 1
-    square = jnp.sum(jnp.square(quotient(shift, root))) if diagonal else inv_quad_lower(root, shift)
-    return 2 * math.sqrt(2) * jnp.arcsinh(root_of_square(square / 8))
+    whitened = quotient(shift, root) if root.ndim == 1 else solve(root, shift)
+    return 2 * math.sqrt(2) * jnp.arcsinh(length(whitened) / math.sqrt(8))
 
 
 def _in_half_planes(v: Array, s: Array, t: Array) -> Float[Array, " d"]:
     """Of each coordinate alone, in the half plane of (μ/√2, σ)."""
-    unit = jnp.maximum(jnp.maximum(s, t), jnp.abs(v))
-    s, t, v = (x / jnp.where(unit > 0, unit, 1.0) for x in (s, t, v))
-    near = jnp.square(v) + 2 * jnp.square(s - t)
+    near = jax.vmap(length)(jnp.stack([v, math.sqrt(2) * (s - t)], axis=1))
     # artanh √(n/f) = arsinh √(n/(f − n)), f − n = 8στ
-    return 2 * math.sqrt(2) * jnp.arcsinh(root_of_square(near / (8 * s * t)))
+    ratio = quotient(near, jnp.sqrt(s) * jnp.sqrt(t))
+    return 2 * math.sqrt(2) * jnp.arcsinh(ratio / math.sqrt(8))
 
 
 @jax.custom_jvp

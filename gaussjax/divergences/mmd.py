@@ -36,11 +36,13 @@ def maximum_mean_discrepancy(
     shift = 2 * (p.mean - q.mean) / length
     half = jnp.full_like(length, 0.5)
     apart = 0.25 * skewed_divergence(a, b, shift, half, half, inside=True)
-    # With k = exp(−½ log|P|) and k' of Q:  k + k' − 2√(k k') e^(−apart), and √k/√k' = e^(−r)
+    # With k = exp(−½ log|P|) and k' of Q it is (√k − √k')² + 2√(k k') (1 − e^(−apart)), where the
+    # larger of the roots is e^ρ times the smaller.
+    logs = -0.25 * a.logdet(), -0.25 * b.logdet()
     r = 0.25 * pairs.log_ratio(a, b)
-    product = jnp.exp(-0.25 * (a.logdet() + b.logdet()))
-    square = product * (jnp.square(2 * jnp.sinh(0.5 * r)) - 2 * jnp.expm1(-apart))
-    return root_of_square(square)
+    larger, rho = jnp.where(r < 0, logs[0], logs[1]), jnp.where(r < 0, -r, r)
+    square = jnp.square(jnp.exp(larger) * jnp.expm1(-rho))
+    return root_of_square(square - 2 * jnp.exp(logs[0] + logs[1]) * jnp.expm1(-apart))
 
 
 def _smoothed(cov: Covariance, length: Array) -> Covariance:

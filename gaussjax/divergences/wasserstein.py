@@ -14,9 +14,9 @@ from gaussjax._mapping import all_of_batch
 from gaussjax.covariances import Cholesky, restricted
 from gaussjax.covariances.transport import transport, transported
 from gaussjax.gaussian import Gaussian
-from gaussjax.linalg.laws.procrustes import polar
+from gaussjax.linalg.laws.procrustes import rotation
 from gaussjax.linalg.products import dot
-from gaussjax.linalg.ranges import root_of_square
+from gaussjax.linalg.ranges import root_of_square, unit_of
 from gaussjax.linalg.semidefinite import rank_revealing_root
 
 
@@ -40,7 +40,11 @@ def wasserstein2(p: Gaussian, q: Gaussian) -> Float[Array, "..."]:
     >>> wasserstein2(from_scale([3.0, 0.0], [1.0, 1.0]), from_scale([0.0, 0.0], [1.0, 5.0]))
     Array(5., dtype=float32)
     """
-    return root_of_square(_squared(p, q))
+    shift = p.mean - q.mean
+    sizes = jnp.concatenate([jnp.abs(shift), p.cov.stddev(), q.cov.stddev()])
+    unit = unit_of(0.5 * jnp.max(sizes, initial=0))  # squares may leave the range of the dtype
+    covs = [restricted.rescaled(c, 1 / unit) for c in (p.cov, q.cov)]
+    return unit * root_of_square(jnp.sum(jnp.square(shift / unit)) + transport(*covs))
 
 
 @lift
@@ -62,7 +66,7 @@ def frechet_distance(p: Gaussian, q: Gaussian) -> Float[Array, "..."]:
     >>> frechet_distance(from_scale([3.0, 0.0], [1.0, 1.0]), from_scale([0.0, 0.0], [1.0, 5.0]))
     Array(25., dtype=float32)
     """
-    return _squared(p, q)
+    return jnp.sum(jnp.square(p.mean - q.mean)) + transport(p.cov, q.cov)
 
 
 @lift
@@ -144,10 +148,12 @@ def _barycenter(
     weights = weights / jnp.sum(weights)
     limit = 8 * float(jnp.finfo(weights.dtype).eps) * math.sqrt(means.shape[-1])
     shares = weights[:, None, None]
+    unit = unit_of(jnp.max(jnp.abs(roots), initial=0))  # squares may leave the range of the dtype
+    roots = roots / unit
 
     @jax.checkpoint
     def moved(root: Array) -> Array:
-        turned = jax.vmap(lambda f: dot(f, polar(dot(f.T, root))))(roots)
+        turned = jax.vmap(lambda f: dot(f, rotation(root, f)))(roots)
         return jnp.sum(shares * turned, axis=0)
 
     def step(carry: tuple[Array, Array], _: None) -> tuple[tuple[Array, Array], None]:
@@ -162,8 +168,4 @@ def _barycenter(
     start = jnp.sum(shares * roots, axis=0), jnp.full((), jnp.inf, roots.dtype)
     (root, change), _ = lax.scan(step, start, None, length=steps)
     root = jnp.where(change <= 32 * limit, root, jnp.nan)
-    return Gaussian(dot(weights, means), Cholesky(rank_revealing_root(root)))
-
-
-def _squared(p: Gaussian, q: Gaussian) -> Array:
-    return jnp.sum(jnp.square(p.mean - q.mean)) + transport(p.cov, q.cov)
+    return Gaussian(dot(weights, means), Cholesky(unit * rank_revealing_root(root)))

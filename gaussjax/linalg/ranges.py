@@ -40,6 +40,12 @@ def lengths(rows: Float[Array, "d k"]) -> Float[Array, " d"]:
     return units * jnp.where(squares == 0, 0.0, jnp.sqrt(jnp.where(squares == 0, 1.0, squares)))
 
 
+def length(vector: Float[Array, " d"]) -> Float[Array, ""]:
+    """√Σ xᵢ² of a distance: at its kink, zero, it has the derivative zero and no second."""
+    unit = unit_of(jnp.max(jnp.abs(vector), initial=0))
+    return unit * root_of_square(jnp.sum(jnp.square(vector / unit)))
+
+
 @jax.custom_jvp
 def root_of_square(square: Array) -> Array:
     """√x of a squared distance x ≥ 0, whose kink at zero has the derivative zero and no second."""

@@ -2,8 +2,10 @@
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Float
 
+from gaussjax._mapping import all_of_batch
 from gaussjax.linalg._kernels import lapack
 from gaussjax.linalg.products import dot, gram
 from gaussjax.linalg.ranges import quotient
@@ -25,12 +27,11 @@ def squared_logs(a: Float[Array, "d d"], b: Float[Array, "d d"]) -> Float[Array,
     """
     if a.shape[0] == 0:
         return jnp.zeros((), a.dtype)
-    ratio = solve_triangle(b, a - b)
-    return _squared_logs(ratio, *_once(ratio))
+    return _squared_logs(solve_triangle(b, a), *_once(a, b))
 
 
-# Of G = K⁻¹L − I and S = G + Gᵀ + G Gᵀ with eigenvectors U and eigenvalues t = λ − 1,
-#   d ½ Σ log²λ = Σ log λ/λ uᵀdS u = 2⟨U diag(log λ/λ) Uᵀ(I + G), dG⟩.
+# Of M = K⁻¹L and the eigenvectors U of M Mᵀ,
+#   d ½ Σ log²λ = Σ log λ/λ uᵀd(M Mᵀ)u = 2⟨U diag(log λ/λ) UᵀM, dM⟩.
 @jax.custom_jvp
 def _squared_logs(ratio: Array, logs: Array, vectors: Array) -> Array:
     return 0.5 * jnp.sum(jnp.square(logs))
@@ -39,8 +40,7 @@ def _squared_logs(ratio: Array, logs: Array, vectors: Array) -> Array:
 @_squared_logs.defjvp
 def _(primals, tangents):
     ratio, dratio = primals[0], tangents[0]
-    slope = _slope(*primals)
-    slope = slope + dot(slope, ratio)
+    slope = dot(_slope(*primals), ratio)
     return _squared_logs(*primals), 2 * jnp.sum(slope * dratio)
 
 
@@ -59,29 +59,39 @@ def _(primals, tangents):
     delta = 0.5 * jnp.abs(logs[:, None] - logs[None])
     same = delta == 0
     weights = jnp.where(same, 1.0, delta / jnp.tanh(jnp.where(same, 1.0, delta))) - middle
-    moved = dratio + dot(ratio, dratio.T)
+    moved = dot(ratio, dratio.T)
     inner = dot(vectors.T, dot(moved + moved.T, vectors)) * (weights * jnp.exp(-2 * middle))
     return _slope(*primals), dot(vectors, dot(inner, vectors.T))
 
 
-def spectrum(ratio: Array) -> tuple[Array, Array]:
-    """Log λ and U, (I + G)(I + G)ᵀ = U diag(λ) Uᵀ: near the identity from G + Gᵀ + G Gᵀ."""
-    one = jnp.eye(len(ratio), dtype=ratio.dtype)
-    packed = lapack.eigh(ratio + ratio.T + gram(ratio))
-    t = packed[:, -1]
-    near = jnp.max(jnp.abs(t)) < 0.5
-    vectors, sizes = lapack.left_singular(one + ratio)
-    logs = jnp.where(near, jnp.log1p(jnp.where(near, t, 0.0)), 2 * jnp.log(sizes))
-    return logs, jnp.where(near, packed[:, :-1], vectors)
+# Near the identity they are those of S = G + Gᵀ + G Gᵀ, G = K⁻¹(L − K), and else singular values of
+# M. Rounding of those is that of the largest: the small ones are better known from M⁻¹.
+def spectrum(a: Array, b: Array) -> tuple[Array, Array]:
+    """Log λ and U, M Mᵀ = U diag(λ) Uᵀ with M = K⁻¹L."""
+    change = solve_triangle(b, a - b)
+    s = change + change.T + gram(change)
+    finite = jnp.all(jnp.isfinite(s))
+    packed = lapack.eigh(jnp.where(finite, s, 0.0))
+    t, vectors = packed[:, -1], packed[:, :-1]
+    near = finite & jnp.all((t > -0.75) & (t < 3))
+    logs = jnp.log1p(jnp.where(near, t, 0.0))
+
+    def either() -> tuple[Array, Array]:
+        left, sizes = lapack.left_singular(solve_triangle(b, a))
+        inverse = lapack.left_singular(solve_triangle(a, b))[1][::-1]
+        far = 2 * jnp.where(sizes < 1, -jnp.log(inverse), jnp.log(sizes))
+        return jnp.where(near, logs, far), jnp.where(near, vectors, left)
+
+    return lax.cond(all_of_batch(near), lambda: (logs, vectors), either)
 
 
 @jax.custom_jvp
-def _once(ratio: Array) -> tuple[Array, Array]:
-    return spectrum(ratio)
+def _once(a: Array, b: Array) -> tuple[Array, Array]:
+    return spectrum(a, b)
 
 
 @_once.defjvp
 def _(primals, tangents):  # eigenvectors have no derivative where eigenvalues repeat
     out = _once(*primals)
-    lost = jnp.nan * jnp.sum(tangents[0])
+    lost = jnp.nan * (jnp.sum(tangents[0]) + jnp.sum(tangents[1]))
     return out, (jnp.full_like(out[0], 1.0) * lost, jnp.full_like(out[1], 1.0) * lost)

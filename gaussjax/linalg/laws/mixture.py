@@ -29,7 +29,7 @@ from gaussjax.linalg.excess import minus_log1p
 from gaussjax.linalg.factor import factorise, half_triangle
 from gaussjax.linalg.laws.divergence import divergence_of_roots
 from gaussjax.linalg.products import dot, gram
-from gaussjax.linalg.ranges import quotient
+from gaussjax.linalg.ranges import quotient, unit_of
 from gaussjax.linalg.roots import triangular_root
 from gaussjax.linalg.triangular import inv_quad_lower, solve, solve_triangle
 
@@ -162,9 +162,10 @@ def _of_diagonals(a: Array, b: Array, shift: Array, alpha: Array, beta: Array) -
     one_a, one_b = (jnp.where(known, 1.0, x) for x in (a, b))
     ratio = quotient(one_a, one_b)
     value = excess_of_ratio(quotient(one_a - one_b, one_b), ratio, alpha, beta)
-    mean = jnp.square(ratio) * beta + alpha
-    w = quotient(shift, one_b)
-    distance = jnp.where(mean > 0, jnp.square(w) / jnp.where(mean > 0, mean, 1.0), jnp.inf)
+    unit = unit_of(jnp.maximum(one_a, one_b))
+    mean = beta * jnp.square(one_a / unit) + alpha * jnp.square(one_b / unit)
+    w = quotient(shift / unit, jnp.sqrt(jnp.where(mean > 0, mean, 1.0)))
+    distance = jnp.where(mean > 0, jnp.square(w), jnp.inf)
     same = jnp.where(shift == 0, 0.0, jnp.inf).astype(shift.dtype)
     terms = value + alpha * distance
     terms = jnp.where((a == 0) ^ (b == 0), jnp.inf, jnp.where(known, same, terms))
@@ -174,10 +175,10 @@ def _of_diagonals(a: Array, b: Array, shift: Array, alpha: Array, beta: Array) -
 @jax.custom_jvp
 def excess_of_ratio(r: Array, ratio: Array, alpha: Array, beta: Array) -> Array:
     """(log(1 + βt) − β log(1 + t)) / β ≥ 0 with 1 + t = ratio² = (1 + r)²; ∞ if βt ≤ −1."""
-    valid, x, parts = _of_ratios(r, ratio, beta)
+    valid, x, whole, parts = _of_ratios(r, ratio, alpha, beta)
     inside = parts[0] + alpha / beta * parts[1]
     outside = jnp.square(r) + 2 * minus_log1p(r, ratio)
-    outside = outside - (jnp.square(x) + 2 * minus_log1p(x, 1 + x)) / beta
+    outside = outside - (jnp.square(x) + 2 * minus_log1p(x, whole)) / beta
     value = jnp.where(beta > 0, inside, outside)
     return jnp.where(valid, value, jnp.where(jnp.isnan(ratio), jnp.nan, jnp.inf))
 
@@ -185,20 +186,27 @@ def excess_of_ratio(r: Array, ratio: Array, alpha: Array, beta: Array) -> Array:
 @excess_of_ratio.defjvp
 def _(primals, tangents):  # of t: 1/(1 + βt) − 1/(1 + t) = (1 − β) t / ((1 + βt)(1 + t))
     (r, ratio, alpha, beta), (dr, _, _, dbeta) = primals, tangents
-    valid, x, parts = _of_ratios(r, ratio, beta)
-    slope = 2 * alpha * r * (2 + r) / (ratio * jnp.square(1 + x))
-    slope = jnp.where(valid, slope, jnp.nan)
+    valid, _, whole, parts = _of_ratios(r, ratio, alpha, beta)
+    slope = 2 * alpha * (r / whole) * ((2 + r) / whole) / ratio
+    slope = jnp.where(valid, slope, jnp.where(jnp.isnan(ratio), jnp.nan, 0.0))
     moved = slope * dr - parts[1] / jnp.square(beta) * dbeta
     return excess_of_ratio(r, ratio, alpha, beta), moved
 
 
-def _of_ratios(r: Array, ratio: Array, beta: Array) -> tuple[Array, Array, list[Array]]:
-    """Whether 1 + βt > 0, x with (1 + x)² = 1 + βt, and D(1 + t, 1 + βt) and D(1, 1 + βt)."""
-    y = beta * r * (2 + r)
-    valid = y > -1
-    y = jnp.where(valid, y, 0.0)
-    x = y / (1 + jnp.sqrt(1 + y))
+def _of_ratios(
+    r: Array, ratio: Array, alpha: Array, beta: Array
+) -> tuple[Array, Array, Array, list[Array]]:
+    """Whether 1 + βt > 0, x and 1 + x with (1 + x)² = 1 + βt, D(1 + t, 1 + βt) and D(1, 1 + βt)."""
+    # Far from 1 + t = 1, whose square may leave the range, 1 + βt = (1 + t)(β + (1 − β)/(1 + t)).
+    far = ratio > 2
+    share = beta + alpha * jnp.square(1 / jnp.where(far, ratio, 1.0))
+    r_near = jnp.where(far, 0.0, r)
+    y = beta * r_near * (2 + r_near)
+    valid = jnp.where(far, share > 0, y > -1)
+    y, share = jnp.where(valid, y, 0.0), jnp.where(valid & far, share, 1.0)
+    whole = jnp.where(far, ratio * jnp.sqrt(share), jnp.sqrt(1 + y))
+    x = jnp.where(far, whole - 1, y / (1 + jnp.sqrt(1 + y)))
     parts = []
-    for e, whole in (((r - x) / (1 + x), ratio / (1 + x)), (-x / (1 + x), 1 / (1 + x))):
-        parts.append(jnp.square(e) + 2 * minus_log1p(e, whole))
-    return valid, x, parts
+    for e, rest in (((r - x) / whole, ratio / whole), (-x / whole, 1 / whole)):
+        parts.append(jnp.square(e) + 2 * minus_log1p(e, rest))
+    return valid, x, whole, parts

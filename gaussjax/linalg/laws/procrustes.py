@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 
 from gaussjax.linalg._kernels import lapack
 from gaussjax.linalg.products import dot
-from gaussjax.linalg.ranges import lengths
+from gaussjax.linalg.ranges import lengths, unit_of
 from gaussjax.linalg.triangular import solve
 
 
@@ -52,7 +52,7 @@ def _differences(f: Array, g: Array, u: Array) -> tuple[Array, Array]:
 
 def _turn(f: Array, g: Array) -> Array:
     """U."""
-    u = polar(dot(g.T, f))
+    u = rotation(f, g)
     if f.shape != g.shape:
         return u
     # The identity is another U, and the better one where rounding is all that is left.
@@ -73,6 +73,12 @@ def _(primals, tangents):
     return _exactly(*primals), tangents[1]
 
 
+def rotation(f: Float[Array, "d k"], g: Float[Array, "d m"]) -> Float[Array, "m k"]:
+    """The polar factor of GᵀF, with F and G in units of their own so that no product underflows."""
+    f, g = (x / unit_of(jnp.max(jnp.abs(x), initial=0)) for x in (f, g))
+    return polar(dot(g.T, f))
+
+
 # F = R Qᵀ for Q of orthonormal columns. As any root of A will do, to first order it is dR = dF Q,
 # which leaves Q where it is; (dR) Qᵀ + R dQᵀ = dF then gives dQᵀ = R⁻¹ dF (I − Q Qᵀ).
 @jax.custom_jvp
@@ -81,7 +87,7 @@ def reduced(factor: Float[Array, "d k"]) -> Float[Array, "d d"]:
 
     Derivatives are right for functions of F Fᵀ; second ones are NaN where that is singular.
     """
-    return dot(factor, _basis(factor))
+    return lapack.qr_triangle(factor.T).T
 
 
 @reduced.defjvp

@@ -122,10 +122,9 @@ def _(inside, primals, tangents):
 def _joint(a: Factors, b: Factors) -> Joint:
     found = []
     for x, y in zip(a, b, strict=True):
-        ratio = solve_triangle(y, x - y)
-        logs, turn = spectrum(ratio)
+        logs, turn = spectrum(x, y)
         vectors = solve(y, turn, transpose=True)
-        found.append(Spectrum(logs, vectors, turn.T + dot(turn.T, ratio), turn.T))
+        found.append(Spectrum(logs, vectors, dot(turn.T, solve_triangle(y, x)), turn.T))
     return found
 
 
