@@ -94,6 +94,33 @@ def test_far_apart_no_digits_are_lost(wide):
         check(gj.renyi_divergence(p, q, order=0.9), renyi(zero, a, zero, b, 0.9), 1e-6)
 
 
+@pytest.mark.parametrize("order", [0.5, 0.9])
+def test_scales_whose_squares_leave_the_range_keep_their_digits(order):
+    first, second = np.float32([1e15, 1e-15, 1.0]), np.float32([1e-15, 1e15, 1e-12])
+    means = np.float32([0.0, 0.0, 1e10]), np.zeros(3, np.float32)
+    exact = renyi(
+        means[0], oracle.covariance("diagonal", first),
+        means[1], oracle.covariance("diagonal", second), order,
+    )  # fmt: skip
+    p, q = gaussians(means[0], first, means[1], second, gj.Diagonal)
+    value, slopes = jax.value_and_grad(gj.renyi_divergence, (0, 1))(p, q, order=order)
+    check(value, exact, 1e-6)
+    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(slopes))
+
+
+@pytest.mark.parametrize("kind", ["diagonal", "cholesky", "precision", "circulant", "low_rank"])
+def test_an_order_that_is_traced_has_the_gradients_of_a_number(kind):
+    """Also where a larger order would be infinite."""
+    cov, _ = STRUCTURES[kind](np.random.default_rng(0), 4, np.float32)
+    q = gj.Gaussian(jnp.zeros(4), cov)
+    p = gj.Gaussian(jnp.ones(4), gj.scale_by(q, 3.0).cov)
+    slope = jax.grad(gj.renyi_divergence)
+    static = slope(p, q, order=0.5)
+    traced = quick_jit(lambda p, q, order: slope(p, q, order=order))(p, q, jnp.float32(0.5))
+    for x, y in zip(jax.tree.leaves(traced), jax.tree.leaves(static), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6)
+
+
 SAME = [(k, k) for k in ("low_rank", "block_diagonal", "stacked_blocks", "circulant", "root")]
 SAME += [(k, k) for k in ("toeplitz", "banded_precision", "kronecker")]
 MIXED = [("diagonal", "low_rank"), ("cholesky", "precision"), ("toeplitz", "isotropic")]
@@ -138,11 +165,14 @@ def test_structures_that_are_not_dense_are_exact_however_close_too(kind, separat
         lambda x: x * (1 + jnp.float32(separation) * rng.uniform(0, 1, x.shape).astype("f4")), cov
     )
     p, q = (gj.Gaussian(jnp.zeros(24), c) for c in (cov, other))
-    value = gj.bhattacharyya_distance(p, q)
+
+    def both(p, q):
+        return jnp.stack([gj.renyi_divergence(p, q, order=order) for order in (0.5, 2.0)])
+
+    values = quick_jit(both)(p, q)
     with jax.enable_x64(True):
-        p, q = jax.tree.map(lambda x: x.astype(jnp.float64), (p, q))
-        exact = gj.bhattacharyya_distance(p, q)
-    np.testing.assert_allclose(value, exact, rtol=1e-5)
+        wide = jax.tree.map(lambda x: x.astype(jnp.float64), (p, q))
+        np.testing.assert_allclose(values, quick_jit(both)(*wide), rtol=1e-5)
 
 
 @pytest.mark.parametrize(("kind", "order"), [("cholesky", 0.3), ("precision", 1.2)])
@@ -252,6 +282,8 @@ def test_order_one_is_the_kl_and_orders_that_are_not_positive_are_refused_or_nan
     np.testing.assert_allclose(values[5], kl, rtol=1e-3)
     slope = jax.grad(lambda order: gj.renyi_divergence(p, q, order=order))(jnp.float32(1.0))
     assert np.isnan(slope)
+    with pytest.raises(TypeError, match="order"):
+        gj.renyi_divergence(p, q, order=np.complex64(0.5))
     for order in (0, -1.0, np.inf):
         with pytest.raises(ValueError, match="order must be positive"):
             gj.renyi_divergence(p, q, order=order)
@@ -280,14 +312,72 @@ def test_between_a_singular_and_a_regular_law_distances_are_largest():
             assert gj.bhattacharyya_distance(*pair) == jnp.inf
             assert gj.hellinger_distance(*pair) == 1
     assert gj.bhattacharyya_distance(flat, flat) == 0
+    flat, one = (gj.Gaussian(jnp.zeros(2), gj.Circulant(jnp.array([1.0, x]))) for x in (0.0, 1.0))
+    for pair in ((flat, one), (one, flat)):
+        assert gj.bhattacharyya_distance(*pair) == jnp.inf
+        assert gj.renyi_divergence(*pair, order=2) == jnp.inf
 
 
+@pytest.mark.parametrize("order", [0.5, 1.2])
 @pytest.mark.parametrize(
     "kind",
-    ["low_rank", "block_diagonal", "stacked_blocks", "circulant", "banded_precision", "kronecker"],
+    [
+        "low_rank",
+        "block_diagonal",
+        "stacked_blocks",
+        "circulant",
+        "banded_precision",
+        "kronecker",
+        "toeplitz",
+    ],
 )
-def test_pairs_of_a_structure_make_no_matrix(kind):
+def test_pairs_of_a_structure_make_no_matrix(kind, order):
     d = 960
     covs = [STRUCTURES[kind](np.random.default_rng(i), d, np.float32)[0] for i in range(2)]
     p, q = (gj.Gaussian(jnp.zeros(d), cov) for cov in covs)
-    assert largest(gj.bhattacharyya_distance, p, q) <= d * d // 2
+
+    def distance(p, q):
+        return gj.renyi_divergence(p, q, order=order)
+
+    assert largest(distance, p, q) <= d * d // 2
+
+
+CLOSE = [(k, k) for k in ("low_rank", "toeplitz", "banded_precision")]
+CLOSE += [("low_rank", "diagonal")]
+
+
+@pytest.mark.parametrize("pair", CLOSE, ids="-".join)
+def test_orders_above_one_of_structures_are_those_of_dense_matrices(pair):
+    rng = np.random.default_rng(3)
+    d, order = 12, 1.2
+    with jax.enable_x64(True):
+        (a, dense_a), (b, dense_b) = (STRUCTURES[kind](rng, d, np.float64) for kind in pair)
+        p, q = gj.Gaussian(jnp.ones(d), a), gj.Gaussian(jnp.zeros(d), b)
+
+        def along(f):
+            return gj.renyi_divergence(gj.scale_by(p, f), q, order=order)
+
+        of = quick_jit(along)
+        assert of(3.0) == np.inf
+        factor = 0.2
+        mean = order * dense_b + (1 - order) * factor**2 * dense_a
+        assert np.linalg.eigvalsh(mean)[0] > 0
+        logs = [np.linalg.slogdet(x)[1] for x in (mean, factor**2 * dense_a, dense_b)]
+        logs = (logs[0] - (1 - order) * logs[1] - order * logs[2]) / (1 - order)
+        distance = factor**2 * np.sum(np.linalg.inv(mean))
+        np.testing.assert_allclose(of(factor), 0.5 * (order * distance + logs), rtol=1e-9)
+        slope = (of(factor * (1 + 1e-6)) - of(factor * (1 - 1e-6))) / (2e-6 * factor)
+        np.testing.assert_allclose(quick_jit(jax.grad(along))(factor), slope, rtol=1e-6)
+
+
+def test_columns_of_a_law_may_make_up_for_noise_that_an_order_subtracts():
+    """A row with more noise in p than order 2 allows, but for what W adds to it in q."""
+    with jax.enable_x64(True):
+        factor = jnp.array([[0.0, 5.0], [3.0, 1.0], [0.0, 0.5], [1.0, 0.0]])
+        one = jnp.ones(4)
+        q = gj.Gaussian(jnp.zeros(4), gj.LowRank(one, factor))
+        for scale in (one.at[0].set(2.0), one.at[1].set(1.5), one.at[2].set(2.0), 2 * one):
+            p = gj.Gaussian(one, gj.LowRank(scale, 0.7 * factor))
+            dense = [gj.from_covariance(g.mean, gj.covariance(g)) for g in (p, q)]
+            got, expected = (gj.renyi_divergence(*pair, order=2) for pair in ((p, q), dense))
+            np.testing.assert_allclose(got, expected, rtol=1e-9)

@@ -23,10 +23,11 @@ def renyi_divergence(p: Gaussian, q: Gaussian, *, order: float | Array) -> Float
 
     A sum of terms that are not negative, exact in float32 even when p is close to q, where it is
     ½α δᵀFδ for a change δ of the parameters and their Fisher information F: zero, with a zero
-    gradient, at p = q. Infinite where one is singular. O(d r²) between low-rank covariances for
-    α < 1, O(Σ dᵢ³ + d Σ dᵢ) between Kronecker products of factors of sizes dᵢ, O(d b³) between
-    bands. A d × d array is made where the sum of both has no structure, and where α > 1 for what is
-    not diagonal, circulant, a Kronecker product, or blocks of those.
+    gradient, at p = q. Infinite where one is singular. O(d r²) between low-rank covariances,
+    O(Σ dᵢ³ + d Σ dᵢ) between Kronecker products of factors of sizes dᵢ, O(d b³) between bands,
+    O(d²) time between Toeplitz ones. A d × d array is made, at O(d³), where M has no structure:
+    between structures that are not alike, unless one is diagonal; a traced order takes the costs
+    of orders above one and below.
 
     Raises:
         TypeError: `order` is not a number.
@@ -42,7 +43,7 @@ def renyi_divergence(p: Gaussian, q: Gaussian, *, order: float | Array) -> Float
     """
     if isinstance(order, bool | np.bool):
         raise TypeError(f"order must be a number, got {type(order).__name__}.")
-    if isinstance(order, int | float | np.number):
+    if isinstance(order, int | float | np.integer | np.floating):
         static = float(order)
         if not 0 < static < float("inf"):
             raise ValueError(f"order must be positive and finite, got {static}.")

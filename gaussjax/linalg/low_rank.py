@@ -74,7 +74,7 @@ def eliminate_by_leverage(scale: Float[Array, " d"], factor: Float[Array, "d r"]
 
 
 @functools.cache
-def _largest(count: int) -> Callable[[Array], Array]:
+def largest(count: int) -> Callable[[Array], Array]:
     """Positions of the largest entries along the last axis."""
 
     def top(x: Array) -> Array:
@@ -86,7 +86,7 @@ def _largest(count: int) -> Callable[[Array], Array]:
 def _eliminate(scale: Array, factor: Array, order: Array) -> Elimination:
     """The rows with s = 0 last, and then those where `order` is smallest."""
     d, r = factor.shape
-    last = _largest(min(d, r))(jax.lax.stop_gradient(-jnp.where(scale > 0, order, -jnp.inf)))
+    last = largest(min(d, r))(jax.lax.stop_gradient(-jnp.where(scale > 0, order, -jnp.inf)))
     valid = jnp.all((scale >= 0) & jnp.isfinite(scale)) & jnp.all(jnp.isfinite(factor))
     scale = jnp.where(valid, scale, jnp.nan)
     is_last = jnp.zeros_like(scale, bool).at[last].set(True)
