@@ -1,4 +1,4 @@
-"""The tables of README.md and docs/speed.md, from the results of `make bench` and of accuracy.
+"""The tables of README.md and of the pages on speed and distances, from the results.
 
 python -m benchmarks.front_page
 """
@@ -7,11 +7,11 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from benchmarks import harness
+from benchmarks import distances, fid, harness
 from benchmarks.operations import COARSE
 
 PEERS = ("jax by hand", "distrax", "tfp", "numpyro", "torch")
-DOCUMENTS = ("README.md", "docs/speed.md")
+DOCUMENTS = ("README.md", "docs/speed.md", "docs/distances.md")
 FRONT = {
     "KL divergence": "kl", "its gradient": "kl_gradient", "`log_prob`": "log_prob",
     " its gradient": "log_prob_gradient", "`sample`": "sample", "`condition`": "condition",
@@ -53,7 +53,13 @@ def filled(text: str) -> str:
 def tables() -> dict[str, Callable[[], str]]:
     """Each table by its name."""
     whole = {name: lambda columns=columns: by_size(columns) for name, columns in WHOLE.items()}
-    return {"speed": speed, "accuracy": accuracy, **whole}
+    of_distances = {
+        "distances": lambda: distances.times(harness.load("distances"), "value"),
+        "distance_gradients": lambda: distances.times(harness.load("distances"), "gradient"),
+        "distance_programs": lambda: distances.programs(harness.load("distances")),
+        "fid": lambda: fid.table(harness.load("fid")),
+    }
+    return {"speed": speed, "accuracy": accuracy, **whole, **of_distances}
 
 
 def speed() -> str:

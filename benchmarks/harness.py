@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 import zlib
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,35 @@ class Lines:
             for line in lines:
                 self._lines.put(line)
         self._lines.put("")
+
+
+def answers(module: str, asked: Iterable[dict[str, Any]], limit: float) -> Iterator[dict[str, Any]]:
+    """Each cell with what `python -m MODULE --child` says of it, a new process after a failure."""
+    lines: Lines | None = None
+    for cell in asked:
+        lines = lines or Lines([sys.executable, "-m", module, "--child"])
+        lines.write(json.dumps(cell))
+        try:
+            line = lines.read(limit)
+            found = json.loads(line) if line else {"failed": "the process ended"}
+        except Hung as error:
+            found = {"failed": str(error)}
+        if "failed" in found:
+            lines.kill()
+            lines = None
+        yield {**cell, **found}
+    if lines is not None:
+        lines.kill()
+
+
+def answer(measure: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """What a child of `answers` does."""
+    for line in sys.stdin:
+        try:
+            found = measure(json.loads(line))
+        except Exception as error:
+            found = {"failed": f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"}
+        print(json.dumps(found), flush=True)
 
 
 class Worker:

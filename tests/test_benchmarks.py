@@ -1,5 +1,6 @@
 """The benchmark measures, says what hangs, and writes tables and figures."""
 
+import json
 import re
 import sys
 
@@ -9,7 +10,7 @@ import pytest
 pytest.importorskip("tyro")
 pytest.importorskip("matplotlib")
 
-from benchmarks import cells, front_page, harness, no_hang, tables, thresholds
+from benchmarks import cells, distances, front_page, harness, no_hang, tables, thresholds
 from benchmarks.__main__ import speed
 from benchmarks.harness import Worker
 from benchmarks.operations import COARSE, MEASURES, SWEEPS, Row, rows
@@ -128,6 +129,20 @@ def test_a_command_measures_both_sides_of_every_limit():
     names = {name for name in vars(limits) if name.isupper()}
     assert {name for name in names if f"`{name}`" not in thresholds.__doc__} == set()
     assert {name for side in thresholds.SIDES.values() for name in side} <= names
+
+
+def test_distances_are_measured_beside_the_textbook():
+    asked = {"name": "total_correlation", "dim": 2, "batch": 3, "seconds": 0.0}
+    for library in (distances.OURS, distances.BY_HAND):
+        found = distances.measured({**asked, "library": library})
+        assert found["error"] < 1e-3
+        assert min(found[k] for k in ("value", "gradient", "compile_gradient")) > 0
+
+
+def test_what_a_child_cannot_do_is_an_answer(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdin", ['{"name": "x"}'])
+    harness.answer(lambda cell: cell["y"])
+    assert json.loads(capsys.readouterr().out) == {"failed": "KeyError: 'y'"}
 
 
 # Documents ---------------------------------------------------------------------------------------
