@@ -5,9 +5,11 @@
 gaussjax in float32 is compared with scikit-learn, which computes covariances only in float64: the
 largest difference of an entry, over the largest entry. PCA is compared by the likelihood of the
 data. `moments` stands beside NumPy's mean of the rows, which is the time to read them.
+
+`python -m benchmarks.front_page` writes the table of docs/estimation.md from the results.
 """
 
-import math
+import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -19,7 +21,7 @@ import tyro
 from sklearn import covariance, decomposition
 
 import gaussjax as gj
-from benchmarks import harness
+from benchmarks import front_page, harness
 
 Pair = tuple[Callable[[Any], Any], Callable[[np.ndarray], Any]]
 BY_SCORE = ("fit of rank 5",)
@@ -32,34 +34,39 @@ PAIRS: dict[str, Pair] = {
         lambda x: decomposition.PCA(5).fit(x),
     ),
 }
+READING = "moments"
+ROUNDS = 3
 
 
 def main(
     shapes: tuple[tuple[int, int], ...] = ((1_000, 20), (100_000, 20), (10_000, 100)),
+    names: tuple[str, ...] = (*PAIRS, READING),
     seconds: float = 1.0,
 ) -> None:
     """Measures and writes `benchmarks/results/estimation.md` and `.json`.
 
     Args:
         shapes: Rows and columns of the data.
+        names: Which estimates.
         seconds: Time for the calls of each.
     """
-    rows, numbers = [], []
+    numbers = []
     for n, d in shapes:
         x = data(n, d)
         wide, on_device = x.astype(np.float64), jax.device_put(x)
-        for name, (ours, theirs) in PAIRS.items():
-            mine = timed(jax.jit(ours), on_device, seconds)
-            other = timed(theirs, wide, seconds)
+        for name in names:
+            if name == READING:
+                sides = {"ours": (jax.jit(gj.moments), on_device), "theirs": (mean, x)}
+                times = timed(sides, seconds)
+                numbers.append([name, n, d, times["ours"], times["theirs"], None])
+                continue
+            ours, theirs = PAIRS[name]
+            sides = {"ours": (jax.jit(ours), on_device), "theirs": (theirs, wide)}
+            times = timed(sides, seconds)
             apart = difference(name, ours(on_device), theirs(wide), wide)
-            numbers.append([name, n, d, mine, other, apart])
-        mine, other = timed(jax.jit(gj.moments), on_device, seconds), timed(mean, x, seconds)
-        numbers.append(["moments", n, d, mine, other, math.nan])
-    for name, n, d, mine, other, apart in numbers:
-        shown = "" if math.isnan(apart) else f"{apart:.0e}"
-        rows.append([name, f"{n:,} × {d}", f"{mine:.2f}", f"{other:.2f}", shown])
-    header = ["", "data", "gaussjax, ms", "scikit-learn, ms", "difference"]
-    harness.write("estimation", harness.table(header, rows), {"numbers": numbers})
+            numbers.append([name, n, d, times["ours"], times["theirs"], apart])
+            print(numbers[-1], file=sys.stderr)
+    harness.write("estimation", front_page.beside_scikit_learn(numbers), {"numbers": numbers})
 
 
 def data(n: int, d: int) -> np.ndarray:
@@ -73,18 +80,23 @@ def mean(x: np.ndarray) -> np.ndarray:
     return x.mean(axis=0)
 
 
-def timed(call: Callable[[Any], Any], argument: Any, seconds: float) -> float:
-    """Median milliseconds, after one call that is not counted."""
-    times: list[float] = []
+def timed(sides: dict[str, tuple[Callable[[Any], Any], Any]], seconds: float) -> dict[str, float]:
+    """Median milliseconds of each side, after one call that is not counted, in rounds by turns."""
+    times: dict[str, list[float]] = {name: [] for name in sides}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # iterations that do not converge warn
-        jax.block_until_ready(call(argument))
-        start = time.perf_counter()
-        while len(times) < 3 or (time.perf_counter() - start < seconds and len(times) < 200):
-            before = time.perf_counter()
+        for call, argument in sides.values():
             jax.block_until_ready(call(argument))
-            times.append(1e3 * (time.perf_counter() - before))
-    return float(np.median(times))
+        for name in (*sides,) * ROUNDS:
+            call, argument = sides[name]
+            start = time.perf_counter()
+            while True:
+                before = time.perf_counter()
+                jax.block_until_ready(call(argument))
+                times[name].append(1e3 * (time.perf_counter() - before))
+                if time.perf_counter() - start > seconds / ROUNDS:
+                    break
+    return {name: float(np.median(found)) for name, found in times.items()}
 
 
 def difference(name: str, ours: gj.Gaussian, theirs: Any, x: np.ndarray) -> float:

@@ -1,4 +1,4 @@
-"""The tables of README.md and of the pages on speed and distances, from the results.
+"""The tables of README.md and of the pages on speed, distances and estimation, from the results.
 
 python -m benchmarks.front_page
 """
@@ -11,7 +11,7 @@ from benchmarks import distances, fid, harness
 from benchmarks.operations import COARSE
 
 PEERS = ("jax by hand", "distrax", "tfp", "numpyro", "torch")
-DOCUMENTS = ("README.md", "docs/speed.md", "docs/distances.md")
+DOCUMENTS = ("README.md", "docs/speed.md", "docs/distances.md", "docs/estimation.md")
 FRONT = {
     "KL divergence": "kl", "its gradient": "kl_gradient", "`log_prob`": "log_prob",
     " its gradient": "log_prob_gradient", "`sample`": "sample", "`condition`": "condition",
@@ -59,7 +59,8 @@ def tables() -> dict[str, Callable[[], str]]:
         "distance_programs": lambda: distances.programs(harness.load("distances")),
         "fid": lambda: fid.table(harness.load("fid")),
     }
-    return {"speed": speed, "accuracy": accuracy, **whole, **of_distances}
+    others = {"speed": speed, "accuracy": accuracy, "estimation": estimates}
+    return {**others, **whole, **of_distances}
 
 
 def speed() -> str:
@@ -93,6 +94,25 @@ def accuracy() -> str:
     for library, errors in data["errors"].items():
         shown: Sequence[str] = [f"{x:.0e}" if x < 1 else f"{x:.0f}" for x in errors]
         rows.append([library, *shown, f"{data['negative'][library][3] / 100:.0f} %"])
+    return harness.table(header, rows)
+
+
+def estimates() -> str:
+    """Estimates from data."""
+    return beside_scikit_learn(harness.load("estimation")["numbers"])
+
+
+def beside_scikit_learn(numbers: Sequence[Any]) -> str:
+    """A row for each estimate of each data; what has no difference stands beside NumPy's mean."""
+    header = ["", "data", "ms", "scikit-learn, ms", "", "difference"]
+    rows = []
+    for name, n, d, ours, theirs, apart in numbers:
+        ratio = theirs / ours
+        shown = f"{ratio:.1f}×" if ratio < 10 else f"{ratio:.0f}×"
+        difference = "–" if apart is None else f"{apart:.0e}"
+        cells = f"{n:,} × {d}", f"{ours:.3g}", f"{theirs:.3g}", shown, difference
+        function, *rest = name.split(" ", 1)
+        rows.append([" ".join([f"`{function}`", *rest]), *cells])
     return harness.table(header, rows)
 
 
