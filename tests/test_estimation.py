@@ -318,6 +318,35 @@ def test_no_structure_makes_a_finite_covariance_of_what_does_not_vary(structure,
     assert any(np.isnan(v).any() for v in leaves)
 
 
+WEIGHTED = {
+    "fit": gj.fit,
+    "factor_analysis": lambda x, **w: gj.factor_analysis(x, rank=2, **w),
+    "ledoit_wolf": gj.ledoit_wolf,
+    "oas": gj.oas,
+    "constant_correlation": gj.constant_correlation,
+    "nonlinear_shrinkage": gj.nonlinear_shrinkage,
+    "student_t": lambda x, **w: gj.student_t.fit(x, degrees=3.0, **w),
+    "em_step": lambda x, **w: gj.em_step(gj.standard(6), x, mask=np.full(X.shape, True), **w),
+}
+
+
+@pytest.mark.parametrize("name", WEIGHTED)
+def test_no_rows_have_no_mean_either(name):
+    g = quick_jit(lambda w: WEIGHTED[name](X, weights=w))(np.zeros(200, np.float32))
+    assert all(np.isnan(v).any() for v in jax.tree.leaves(g) if v.ndim)
+
+
+def test_rows_of_no_weight_are_no_rows_to_two_factors_nor_to_factor_analysis():
+    """Of three rows two factors of size three fit many pairs equally well."""
+    x = np.random.default_rng(0).standard_normal((20, 9)).astype(np.float32)
+    few = np.where(np.arange(20) < 3, 1.0, 0.0)
+    for data, weights in ((x, few), (gj.moments(x[:3]), None)):
+        with pytest.raises(ValueError, match="too few rows"):
+            gj.fit(data, structure=gj.Kronecker, sizes=(3, 3), weights=weights)
+    with pytest.raises(ValueError, match="too few rows"):
+        gj.factor_analysis(x[:, :4], rank=2, weights=few)
+
+
 def test_factor_analysis_is_a_stationary_point_no_worse_than_scikit_learns():
     decomposition = pytest.importorskip("sklearn.decomposition")
     rng = np.random.default_rng(4)

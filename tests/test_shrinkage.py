@@ -166,6 +166,29 @@ def test_a_batch_is_shrunk_alone_each_and_a_bad_one_is_nan(kind):
         estimate(np.stack([x, bad]))
 
 
+@pytest.mark.parametrize("kind", ["ledoit_wolf", "constant_correlation"])
+@pytest.mark.parametrize("seed", range(4))
+def test_where_nothing_is_shrunk_a_singular_sample_has_no_estimate(kind, seed):
+    """Two rows: the data say that nothing is to be shrunk. Dependent columns of many rows too."""
+    few = data(2, 5, seed)
+    many = np.random.default_rng(seed).standard_normal((5000, 3)).astype(np.float32)
+    many[:, 2] = many[:, 0] - many[:, 1]
+    estimate, share = KINDS[kind]
+    for x in (few, many):
+        if share(x) < 1e-6:
+            with pytest.raises(ValueError, match="must vary in every direction"):
+                estimate(x)
+        else:
+            assert np.linalg.eigvalsh(np.asarray(gj.covariance(estimate(x)), float)).min() > 0
+
+
+def test_weights_that_do_not_count_rows_have_no_nonlinear_shrinkage():
+    """200 rows that are worth 14 vary in more directions than 14 rows can."""
+    x = data(200, 30)
+    with pytest.raises(ValueError, match="must vary in every direction"):
+        gj.nonlinear_shrinkage(x, weights=np.full(200, 0.07, np.float32))
+
+
 @ALL
 def test_equal_rows_or_one_row_have_no_estimate(kind):
     x, (estimate, share) = data(60, 4), KINDS[kind]

@@ -166,6 +166,14 @@ def test_outliers_hardly_move_a_t():
     assert np.isnan(quick_jit(student_t.fit)(np.ones((9, 2), np.float32)).scale.lower).any()
 
 
+@pytest.mark.parametrize("place", [0.0, 5.0])
+def test_too_many_rows_in_one_place_leave_a_t_no_scale(place):
+    """With ν = 1 and d = 1 more than half of them: the likelihood grows as the scale shrinks."""
+    x = np.where(np.arange(20) < 14, place, np.random.default_rng(0).standard_normal(20))
+    with pytest.raises(ValueError, match="must vary in every direction"):
+        student_t.fit(x[:, None].astype(np.float32), degrees=1.0)
+
+
 # Conjugate and other priors ----------------------------------------------------------------------
 
 
@@ -198,6 +206,13 @@ def test_wishart_densities_are_scipys():
         gj.inverse_wishart_log_prob(lower, 6.5, scale), st.invwishart(6.5, v).logpdf(a), rtol=1e-5
     )
     assert np.isnan(gj.wishart_log_prob(lower, 2.0, scale))
+
+
+def test_lkj_of_what_is_no_factor_is_nan_and_of_the_end_what_the_density_is():
+    assert np.isnan(gj.lkj_log_prob(jnp.array([[1.0, 0.0], [jnp.nan, 0.5]]), 2.0))
+    end = jnp.array([[1.0, 0.0], [1.0, 0.0]])  # a correlation of one
+    densities = [gj.lkj_log_prob(end, eta) for eta in (0.5, 1.0, 2.0)]
+    np.testing.assert_allclose(densities, [np.inf, np.log(0.5), -np.inf], rtol=1e-6)
 
 
 @pytest.mark.parametrize("eta", [0.5, 3.0])

@@ -90,6 +90,11 @@ def _blocks(rows: Array) -> Array:
     return rows.reshape(count, BLOCK, *rows.shape[1:])
 
 
+def located(weight: Array, mean: Float[Array, " d"]) -> Float[Array, " d"]:
+    """The mean of rows of some weight: there is none of no rows, where moments have zero."""
+    return jnp.where(weight > 0, mean, jnp.nan)
+
+
 def two_sum(a: Array, b: Array) -> tuple[Array, Array]:
     """The rounded a + b, and exactly what the rounding took away.
 

@@ -19,7 +19,7 @@ from gaussjax.linalg.triangular import solve
 State = tuple[Any, Array, Array, Array]
 """What repeats, the least change so far, steps since that one, and all steps."""
 
-STEPS = 500
+STEPS = 5000
 PATIENCE = 10
 """Steps without a smaller change than any before, after which changes are rounding noise."""
 
@@ -31,14 +31,16 @@ def fixed_point(
     args: Any,
     start: Any,
     steps: int,
-) -> Any:
-    """x with x = f(θ, x), with the derivatives of that point in θ, and not those of the loop.
+) -> tuple[Any, Array]:
+    """x with x = f(θ, x), and 1, or NaN where the loop does not come to rest.
+
+    With the derivatives of that point in θ, and not those of the loop.
 
     `step` f and `change` depend on `args` θ alone; `units` of x has an array of scales for each of
     its leaves, in which changes of its entries are measured. NaN derivatives where a loop does not
     come to rest.
     """
-    return _fixed_point(step, change, units, args, start, steps)[0]
+    return _fixed_point(step, change, units, args, start, steps)
 
 
 # dx = ∂f/∂θ dθ + J dx with J = ∂f/∂x, that is (I − J) dx = ∂f/∂θ dθ.
@@ -93,14 +95,22 @@ def _largest(values: Array) -> Array:
 
 
 def until_still(
-    step: Callable[[Any], Any], change: Callable[[Any, Any], Array], start: Any, steps: int
+    step: Callable[[Any], Any],
+    change: Callable[[Any, Any], Array],
+    start: Any,
+    steps: int,
+    patience: int = PATIENCE,
 ) -> tuple[Any, Array]:
     """Repeats a step until it changes nothing: to 16 ε, or as far as rounding lets changes fall.
+
+    Changes above ε^¼ are none of rounding: a law that shrinks by the same share at each step has no
+    point to come to.
 
     Also whether it came to rest within so many steps: 1, or NaN.
     """
     dtype = jnp.result_type(*jax.tree.leaves(start))
-    tolerance = 16 * float(jnp.finfo(dtype).eps)
+    eps = float(jnp.finfo(dtype).eps)
+    tolerance, rounding = 16 * eps, eps**0.25
 
     def once(state: State) -> State:
         old, best, stale, count = state
@@ -109,7 +119,8 @@ def until_still(
         return new, jnp.minimum(best, size), jnp.where(size < best, 0, stale + 1), count + 1
 
     def moves(state: State) -> Array:
-        return (state[1] > tolerance) & (state[2] < PATIENCE)  # NaN ends it
+        is_stale = (state[2] >= patience) & (state[1] <= rounding)
+        return (state[1] > tolerance) & ~is_stale  # NaN ends it
 
     zero = jnp.array(0)
     state = (start, jnp.array(jnp.inf, dtype), zero, zero)
@@ -166,8 +177,8 @@ def kronecker(s: Scatter, sizes: tuple[int, ...]) -> Covariance:
     unit = unit_of(_largest(s.rows))
     table = (s.rows / unit).reshape(-1, *sizes)
     start = tuple(jnp.eye(n, dtype=table.dtype) for n in sizes)
-    *others, last = fixed_point(step, change, units, (table, s.weight), start, STEPS)
-    valid = jnp.all(s.varies)
+    (*others, last), rests = fixed_point(step, change, units, (table, s.weight), start, STEPS)
+    valid = jnp.all(s.varies) & (rests == 1)
     lowers = (*others, unit * last)
     return Kronecker(tuple(Cholesky(jnp.where(valid, x, jnp.nan)) for x in lowers))
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from gaussjax.covariances import (
     BandedPrecision,
@@ -97,7 +97,7 @@ def banded_precision(s: Scatter, bandwidth: int) -> Covariance:
     def column(i: Array) -> Array:
         window = jax.lax.dynamic_slice_in_dim(rows, i, count, axis=1)[:, ::-1]
         outside = jnp.diag((i + places[::-1] >= d).astype(rows.dtype))  # of unit variance
-        lower = _regular(triangular_root(jnp.concatenate([window, outside]).T), len(rows))
+        lower = regular(triangular_root(jnp.concatenate([window, outside]).T), len(rows))
         last = (places == bandwidth).astype(rows.dtype)
         return solve(lower, last, transpose=True)[::-1]
 
@@ -118,14 +118,22 @@ def circulant(s: Scatter) -> Covariance:
     return Circulant(_or_nan(jnp.all(spectrum > floor) & jnp.any(s.varies), spectrum))
 
 
+def count(rows: Float[Array, "k d"], *, of_root: bool) -> Int[Array, ""]:
+    """Rows that are not zero; of the root of a singular scatter but for rounding."""
+    sizes = lengths(rows / lengths(rows.T)[None])
+    noise = 8 * rows.shape[1] * _eps(rows) if of_root else 0.0
+    return jnp.sum(sizes > noise * jnp.max(sizes, initial=0))
+
+
 def regular_root(rows: Float[Array, "k d"]) -> Float[Array, "d d"]:
     """Lower R with R Rᵀ = FᵀF; NaN where columns depend on each other, to rounding."""
     if 0 in rows.shape:
         return jnp.full((rows.shape[1],) * 2, jnp.nan, rows.dtype)
-    return _regular(root_of_sum(_data.scatter(rows), rows.T), len(rows))
+    return regular(root_of_sum(_data.scatter(rows), rows.T), len(rows))
 
 
-def _regular(lower: Array, count: int) -> Array:
+def regular(lower: Float[Array, "d d"], count: int) -> Float[Array, "d d"]:
+    """A root from so many rows, or NaN where a pivot is their rounding."""
     pivots = jnp.abs(jnp.diagonal(lower))
     noise = 4 * (len(lower) + count**0.5) * _eps(lower)
     return _or_nan(jnp.all(pivots > noise * lengths(lower)), lower)

@@ -29,8 +29,9 @@ def toeplitz(s: Scatter) -> Covariance:
     if d == 0:
         return Toeplitz(s.weight * jnp.zeros(0, s.rows.dtype))
     unit = unit_of(lengths(s.rows.reshape(1, -1))[0] / jnp.sqrt(d * s.weight))
-    column, _ = _best_column(s.rows / (unit * jnp.sqrt(s.weight)))
-    return Toeplitz(jnp.square(unit) * jnp.where(jnp.any(s.varies), column, jnp.nan))
+    column, rests = _best_column(s.rows / (unit * jnp.sqrt(s.weight)))
+    # of few rows the likelihood may have no largest value: the loop goes on for ever, or fails
+    return Toeplitz(jnp.square(unit) * jnp.where(jnp.any(s.varies), column / rests, jnp.nan))
 
 
 @jax.custom_jvp

@@ -76,6 +76,12 @@ def _factors(
     sizes = jnp.where(valid, lengths(root), jnp.nan)
     least = float(jnp.finfo(root.dtype).eps) ** 0.25
 
+    # as many factors as directions leave no noise, and a likelihood without a largest value
+    _, values = principal_axes(root / sizes[:, None])
+    noise = float(jnp.finfo(root.dtype).eps) * max(root.shape) * jnp.max(values, initial=0)
+    is_noisy = jnp.sum(values > noise) > rank
+    sizes = jnp.where(is_noisy, sizes, jnp.nan)
+
     def factor(scale: Array) -> Array:
         vectors, values = principal_axes(root / scale[:, None])
         pad = max(rank - len(values), 0)
@@ -92,4 +98,4 @@ def _factors(
         return jnp.max(jnp.abs(new / old - 1), initial=0)
 
     scale, _ = _iterated.until_still(step, change, sizes * 0.5**0.5, steps)
-    return Gaussian(mean, LowRank(scale, factor(scale)))
+    return Gaussian(_data.located(weight, mean), LowRank(scale, factor(scale)))

@@ -183,7 +183,7 @@ def _fit_missing(
 
     start = _start(x, mask, each)
     units = _iterated.units_of_law
-    return _iterated.fixed_point(step, change, units, (x, mask, each), start, steps)
+    return _iterated.fixed_point(step, change, units, (x, mask, each), start, steps)[0]
 
 
 def _weights(x: Array, mask: Array, weights: Array | None, most: int) -> Array:
@@ -239,7 +239,7 @@ def _stepped(g: Gaussian, x: Array, mask: Array, each: Array, most: int) -> Gaus
         total = jnp.zeros((d, d), x.dtype)
     weight, shift, _, rows = _data.centred(left, each, None)
     lower = factorise((_data.scatter(rows) + total) / weight)
-    return Gaussian(g.mean + shift, Cholesky(lower))
+    return Gaussian(g.mean + _data.located(weight, shift), Cholesky(lower))
 
 
 def _most(x: Array, mask: Array, most: int | None) -> int:

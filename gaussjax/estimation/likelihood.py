@@ -32,12 +32,16 @@ from gaussjax.gaussian import Gaussian
 
 
 class Rule(NamedTuple):
-    """How a structure is estimated: its option, the rows that it needs, and if from their root."""
+    """How a structure is estimated: its option, the rows that it needs, and if from their root.
+
+    `counts`: with fewer it would find one of many, and rows of no weight do not count.
+    """
 
     function: Callable[..., Covariance]
     option: str | None
     needed: Callable[[int, Any], int]
     by_root: bool = False
+    counts: bool = False
 
 
 RULES: dict[type[Covariance], Rule] = {
@@ -48,7 +52,9 @@ RULES: dict[type[Covariance], Rule] = {
     BlockDiagonal: Rule(_rules.blocks, "sizes", lambda d, sizes: max(sizes) + 1),
     BandedPrecision: Rule(_rules.banded_precision, "bandwidth", lambda d, b: min(b + 1, d) + 1),
     Circulant: Rule(_rules.circulant, None, lambda d, _: 2),
-    Kronecker: Rule(_iterated.kronecker, "sizes", lambda d, sizes: _iterated.rows_for(sizes)),
+    Kronecker: Rule(
+        _iterated.kronecker, "sizes", lambda d, sizes: _iterated.rows_for(sizes), counts=True
+    ),
     Toeplitz: Rule(_toeplitz.toeplitz, None, lambda d, _: 2, by_root=True),
 }
 
@@ -79,7 +85,8 @@ def fit(
     | `Kronecker` | `sizes` | by turns until nothing changes, O(n d Σ dᵢ) each |
     | `Toeplitz` | | by scoring, O(d³) each |
 
-    The last two are loops; derivatives are those of where they end. `LowRank` has none.
+    The last two are loops, NaN where they do not come to rest; derivatives are those of where they
+    end. `LowRank` has none.
     `factor_analysis` is the low rank with a noise of its own in each coordinate.
 
     Raises:
@@ -100,12 +107,15 @@ def fit(
         raise _sentences.no_estimate(structure, tuple(RULES))
     shape = data_shape(data)
     option = _option(structure.__name__, rule, options, shape[-1])
-    if not isinstance(data, Moments):
-        needed = rule.needed(shape[-1], option)
+    needed = rule.needed(shape[-1], option)
+    of_root = isinstance(data, Moments)
+    if of_root:
+        needed = min(needed - 1, shape[-1])  # columns of the root
+    else:
         _sentences.enough_rows(structure.__name__, shape, needed)
     scatter = scatter_of(data, weights, mask, by_root=rule.by_root)
     with jax.debug_nans(False):  # a failure raises its own error
-        g = _fit(*scatter, structure=structure, option=option)
+        g = _fit(*scatter, structure=structure, option=option, needed=needed, of_root=of_root)
     _checks.values(g, data, weights, mask, structure.__name__)
     return g
 
@@ -118,10 +128,16 @@ def _fit(
     *,
     structure: type[Covariance],
     option: Any,
+    needed: int,
+    of_root: bool,
 ) -> Gaussian:
     rule = RULES[structure]
+    if rule.counts:
+        weight = jnp.where(_rules.count(rows, of_root=of_root) >= needed, weight, jnp.nan)
     s = _rules.Scatter(weight, rows, _data.varies(mean, rows, weight))
-    return Gaussian(mean, rule.function(s, *(() if rule.option is None else (option,))))
+    return Gaussian(
+        _data.located(weight, mean), rule.function(s, *(() if rule.option is None else (option,)))
+    )
 
 
 def scatter_of(data: Any, weights: Any, mask: Any, *, by_root: bool) -> tuple[Array, Array, Array]:

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 from gaussjax import _errors
 from gaussjax._lift import lift, lift_as_whole
 from gaussjax.covariances import Cholesky
-from gaussjax.estimation import _checks, _sentences
+from gaussjax.estimation import _checks, _data, _sentences
 from gaussjax.estimation.streams import Moments, as_moments
 from gaussjax.gaussian import Gaussian
 from gaussjax.linalg.ranges import unit_of
@@ -77,7 +77,7 @@ def _moments(data: Any, weights: Any, mask: Any) -> Moments:
 def _shrunk(m: Moments) -> Gaussian:
     unit, vectors, values = _spectrum(m)
     lower = unit * triangular_root(vectors * jnp.sqrt(values)[None])
-    return Gaussian(m.mean, Cholesky(lower))
+    return Gaussian(_data.located(m.weight, m.mean), Cholesky(lower))
 
 
 @lift
@@ -102,6 +102,9 @@ def _shrink(values: Float[Array, " d"], n: Array) -> Float[Array, " d"]:
     kept = jnp.arange(d, dtype=dtype) < n  # the others are zero
     tiny = (d * float(jnp.finfo(dtype).eps)) ** 2 * jnp.max(values, initial=0)
     valid = jnp.all((values > tiny) | ~kept) & (n >= LEAST - 1)
+    # more directions than so few rows can have: weights of another kind than a number of rows
+    few = jnp.all(kept | (values <= float(jnp.finfo(dtype).eps) * jnp.max(values, initial=0)))
+    valid = valid & few
     count, width = jnp.minimum(n, d), n ** (-1 / 3)
     safe = jnp.where(kept, values, 1.0)
     bands = jnp.where(kept, 1 / (width * safe), 0.0) / count

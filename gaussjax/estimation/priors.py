@@ -45,8 +45,10 @@ def lkj_log_prob(
     eta = jnp.where(concentration > 0, concentration, jnp.nan)
     powers = d - 1 - jnp.arange(d, dtype=lower.dtype) + 2 * (eta - 1)
     pivots = jnp.diagonal(lower)[1:]
-    logs = jnp.log(jnp.where(pivots >= 0, pivots, jnp.nan))
-    return jnp.sum(powers[1:] * logs) - _lkj_mass(eta, d)
+    is_factor = jnp.all(jnp.isfinite(jnp.tril(lower))) & jnp.all(pivots >= 0)
+    ends = (powers[1:] == 0) & (pivots == 0)  # uniform up to the end
+    logs = powers[1:] * jnp.log(jnp.where(ends, 1.0, pivots))
+    return jnp.where(is_factor, jnp.sum(logs), jnp.nan) - _lkj_mass(eta, d)
 
 
 @lift

@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float
 from gaussjax import _errors
 from gaussjax._lift import lift, lift_as_whole
 from gaussjax.covariances import Cholesky
-from gaussjax.estimation import _checks, _data, _sentences
+from gaussjax.estimation import _checks, _data, _rules, _sentences
 from gaussjax.estimation.streams import Moments, as_moments
 from gaussjax.gaussian import Gaussian
 from gaussjax.linalg.factor import factorise
@@ -150,7 +150,7 @@ def _oas_share(m: Moments) -> Float[Array, "..."]:
 # With T = S/tr S: β = (E‖y‖⁴ − ‖T‖²)/(n d), δ = ‖T − I/d‖²/d and ρ = min(β, δ)/δ.
 def _share_by_fourth(m: Moments) -> Array:
     squares, apart = _sizes(m)
-    beta = (m.radial[-1] - squares) / m.weight
+    beta = _but_rounding(m.radial[-1] - squares, m.radial[-1]) / m.weight
     beta = jnp.minimum(beta, apart)
     return jnp.where(beta == 0, 0.0, beta / _nonzero(apart))
 
@@ -175,9 +175,8 @@ def _towards_identity(m: Moments, share: Array) -> Gaussian:
     size = lengths(root.reshape(1, -1))[0] / m.dim**0.5
     target = size * _root_of(share) * jnp.eye(m.dim, dtype=size.dtype)
     factor = jnp.concatenate([_root_of(1 - share) * root, target], axis=1)
-    lower = root_of_sum(gram(factor), factor)
-    valid = jnp.all(jnp.diagonal(lower) > 0)
-    return Gaussian(m.mean, Cholesky(jnp.where(valid, lower, jnp.nan)))
+    lower = _rules.regular(root_of_sum(gram(factor), factor), m.dim)
+    return Gaussian(_data.located(m.weight, m.mean), Cholesky(lower))
 
 
 # Towards a constant correlation ------------------------------------------------------------------
@@ -212,12 +211,16 @@ def _constant_correlation(
     t = expect(z**3, z) - r
     scaled = jnp.square(sizes / jnp.max(sizes, initial=0))
     v = jnp.where(off, scaled[:, None] * scaled[None], 0.0)
-    noise = jnp.sum(v * (expect(z**2, z**2) - r**2 - 0.5 * mean_r * (t + t.T)))
+    fourth = expect(z**2, z**2)
+    noise = jnp.sum(v * (fourth - r**2 - 0.5 * mean_r * (t + t.T)))
+    noise = _but_rounding(noise, jnp.sum(v * fourth))
     apart = jnp.sum(v * jnp.square(mean_r - r))
     share = jnp.clip(noise / _nonzero(apart) / weight, 0.0, 1.0)
     share = jnp.where(apart == 0, 0.0 * apart, share)
     lower = factorise(jnp.where(off, r + share * (mean_r - r), 1.0))
-    return (sizes / jnp.sqrt(weight))[:, None] * lower, mean, share
+    is_regular = jnp.all(jnp.square(jnp.diagonal(lower)) > 8 * d * _eps(lower))
+    lower = jnp.where(is_regular, lower, jnp.nan)
+    return (sizes / jnp.sqrt(weight))[:, None] * lower, _data.located(weight, mean), share
 
 
 # Pieces ------------------------------------------------------------------------------------------
@@ -243,6 +246,15 @@ def _given(weights: Any, mask: Any) -> dict[str, Any]:
 def _checked(g: Gaussian, data: Any, weights: Any, mask: Any, what: str) -> Gaussian:
     _checks.values(g, data, weights, mask, what)
     return g
+
+
+def _but_rounding(difference: Array, size: Array) -> Array:
+    """A difference of numbers of some size; zero where it is rounding, as of data with two rows."""
+    return jnp.where(difference > 16 * _eps(size) * size, difference, 0.0 * difference)
+
+
+def _eps(array: Array) -> float:
+    return float(jnp.finfo(array.dtype).eps)
 
 
 def _nonzero(value: Array) -> Array:

@@ -28,7 +28,7 @@ from gaussjax.covariances import Covariance, restricted
 from gaussjax.estimation import _checks, _data, _iterated, _rules, _sentences
 from gaussjax.gaussian import Gaussian
 
-STEPS = 1000
+STEPS = 5000
 LEAST, MOST = 0.1, 1000.0
 """Degrees of freedom between which an estimate is sought."""
 
@@ -153,8 +153,9 @@ def fit(
 
     Raises:
         ValueError: there are no more than d rows, or (where the values are known) a value is not
-            finite, a weight negative, ν not positive, or columns depend on each other. Under `jit`
-            such an element of a batch is NaN.
+            finite, a weight negative, ν not positive, columns depend on each other, or too many
+            rows are in one place or plane, so that no scale is best. Under `jit` such an element of
+            a batch is NaN.
 
     Source: Kent, Tyler & Vardi, Commun. Stat. Simul. 23 (1994), for dividing by Σ of what rows
     count; Liu & Rubin, Statistica Sinica 5 (1995), for ν.
@@ -190,8 +191,10 @@ def _fit(
     given = None if degrees is None else jnp.where(degrees > 0, degrees, jnp.nan)
     rows = _Rows(clean, each, given)
     start = rows.estimate(jnp.ones_like(each))
-    g = _iterated.fixed_point(_Rows.step, _change, _iterated.units_of_law, rows, start, STEPS)
-    return StudentT(rows.degrees_for(rows.distances(g)), g.mean, g.cov)
+    units = _iterated.units_of_law
+    g, rests = _iterated.fixed_point(_Rows.step, _change, units, rows, start, STEPS)
+    t = StudentT(rows.degrees_for(rows.distances(g)), g.mean, g.cov)
+    return jax.tree.map(lambda v: v / rests, t)  # too many rows in one place leave no scale
 
 
 class _Rows(NamedTuple):
@@ -210,7 +213,7 @@ class _Rows(NamedTuple):
     def estimate(self, counts: Array) -> Gaussian:
         weight, mean, _, rows = _data.centred(self.x, self.weights * counts, None)
         s = _rules.Scatter(weight, rows, _data.varies(mean, rows, weight))
-        return Gaussian(mean, _rules.full(s))
+        return Gaussian(_data.located(weight, mean), _rules.full(s))
 
     def distances(self, g: Gaussian) -> Float[Array, " n"]:
         return jax.vmap(lambda row: g.cov.inv_quad(row - g.mean))(self.x)
