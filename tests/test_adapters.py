@@ -201,6 +201,8 @@ def test_gaussians_of_numpyro_keep_the_dtype_of_what_they_are_made_of(numpyro):
     matrix = scale * jnp.eye(2, dtype=scale.dtype)
     with jax.enable_x64(True):
         for d in (
+            dist.Normal(scale, 2.0),
+            dist.Normal(0, jnp.stack([scale, scale])).to_event(1),
             dist.GaussianRandomWalk(scale, num_steps=3),
             dist.ZeroSumNormal(scale, event_shape=(3,)),
             dist.GaussianStateSpace(2, matrix, scale_tril=matrix),

@@ -43,8 +43,10 @@ def independent(loc: Any, scale: Any, batch: Iterable[int], event: Iterable[int]
     """
     batch, event = tuple(batch), tuple(event)
     shape = *batch, one_event_axis(event) if event else 1
+    loc, scale = floating(loc), floating(scale)
+    dtype = jnp.result_type(loc, scale)  # which a number does not change
     mean, deviations = (
-        jnp.broadcast_to(floating(x), batch + event).reshape(shape) for x in (loc, scale)
+        jnp.broadcast_to(x.astype(dtype), batch + event).reshape(shape) for x in (loc, scale)
     )
     return Gaussian(mean, Diagonal(deviations))
 
@@ -91,4 +93,4 @@ def register_divergences(
 def floating(value: Any) -> Array:
     """A parameter as an array, in which integers are floating numbers."""
     array = jnp.asarray(value)
-    return array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(float)
+    return array if jnp.issubdtype(array.dtype, jnp.floating) else array * 1.0
