@@ -101,7 +101,7 @@ def timed(sides: dict[str, tuple[Callable[[Any], Any], Any]], seconds: float) ->
 
 def difference(name: str, ours: gj.Gaussian, theirs: Any, x: np.ndarray) -> float:
     if name in BY_SCORE:
-        mine = float(gj.log_prob(ours, x.astype(np.float32)).mean())
+        mine = float(gj.log_prob(ours, jax.device_put(x.astype(np.float32))).mean())
         return abs(mine - theirs.score(x)) / abs(mine)
     matrix = np.asarray(gj.covariance(ours), np.float64)
     return float(np.abs(matrix - theirs.covariance_).max() / np.abs(matrix).max())
