@@ -131,7 +131,7 @@ def page(found: dict[str, list[dict]]) -> str:
         f"{' or '.join(map(str, epochs))} epochs. Nats per image; NLL by 5,000 importance samples.",
         "`python -m examples.vae.references --data-dir MNIST`",
         "",
-        "| run | seeds | −ELBO | NLL | rate | active units | minutes to train | of all cores |",
+        "| run | seeds | −ELBO | NLL | rate | active units | minutes to train | CPU minutes |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
         *(table_row(name, rows) for name, rows in found.items()),
         *BURDA,
@@ -169,7 +169,8 @@ def difference(found: dict[str, list[dict]]) -> list[str]:
     return [
         "",
         f"Diagonal minus full, by seed: {'; '.join(words)}. Positive: the full covariance is",
-        "better. With one seed a difference of a few tenths may be chance.",
+        "better. With one seed a difference of a few tenths may be chance. Active units are",
+        "counted by coordinate, and a full posterior spreads what it says over all of them.",
     ]
 
 
