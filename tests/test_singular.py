@@ -638,6 +638,12 @@ def test_a_scan_carries_a_root_with_process_noise_of_any_structure(noise):
     close(evidence(start, lambda law: law), expected, rtol=2e-6)
 
 
+def test_the_sum_of_a_root_and_a_triangle_is_as_the_first():
+    root, triangle = gj.Root(jnp.ones((2, 1))), gj.Cholesky(jnp.array([[1.0, 0.0], [0.5, 1.0]]))
+    assert isinstance(gj.add(root, triangle), gj.Root)
+    assert isinstance(gj.add(triangle, root), gj.Cholesky)
+
+
 @pytest.mark.parametrize("kind", ["cholesky", "diagonal", "precision", "toeplitz"])
 def test_a_map_with_dependent_rows_is_singular(kind):
     prior, cov = STRUCTURES[kind](np.random.default_rng(0), 3, np.float32)

@@ -129,10 +129,11 @@ def trace_solve(a: Covariance, b: Covariance, /) -> Float[Array, ""]:
 
 def add(a: Covariance, b: Covariance, /) -> Covariance:
     """A + B in the structure that one of them finds for it, dense if one is dense, else a `Sum`."""
-    for one, other in ((a, b), (b, a)):
-        total = one.plus(other)
-        if total is not None:
-            return total
+    total, root = a.plus(b), a.covariance_root()
+    if total is None and (root is None or root.ndim == 1):  # a triangle stays one
+        total = b.plus(a)
+    if total is not None:
+        return total
     both = Sum(a, b)
     return Cholesky(both.covariance_root()) if is_dense(a) or is_dense(b) else both
 
