@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
@@ -36,7 +37,9 @@ def with_transpose(
     tuple. Derivatives are those of `derivative`, or else of `function`. JAX attaches a custom
     transpose only to a linear solve: here that of x' = x, y − f(x') = 0.
     """
-    derivative = derivative or function
+    # Traced once, not for its shapes, its equation and each of its derivatives.
+    function = jax.jit(function, inline=True)
+    derivative = function if derivative is None else jax.jit(derivative, inline=True)
 
     @jax.custom_jvp
     def transposable(*args: Any) -> Any:
@@ -71,6 +74,24 @@ def with_transpose(
         return transposable(*primals), jax.jvp(derivative, primals, tangents)[1]
 
     return transposable
+
+
+def linear(function: Callable[[Array], Array], transpose: Callable[[Array], Array]) -> Any:
+    """A linear function and its transpose: JAX would scatter to transpose a read, which is slow."""
+    function = jax.jit(function, inline=True)
+    along = with_transpose(function, lambda c: (transpose(c),))
+    mapped = jax.custom_jvp(function)
+    mapped.defjvp(lambda primals, tangents: (mapped(*primals), along(*tangents)))
+    return mapped
+
+
+def diagonal_matrix(diagonal: Float[Array, " d"]) -> Float[Array, "d d"]:
+    """The matrix with this diagonal, and zeros beside it."""
+    return jnp.where(np.eye(len(diagonal), dtype=bool), diagonal[:, None], 0.0)
+
+
+diagonal = linear(lambda matrix: jnp.diagonal(matrix), diagonal_matrix)
+"""The diagonal of a square matrix."""
 
 
 def gram(factor: Float[Array, "d k"]) -> Float[Array, "d d"]:

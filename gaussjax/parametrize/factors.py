@@ -4,15 +4,19 @@
 Array([0., 3., 0.], dtype=float32)
 """
 
+import functools
 import math
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from gaussjax import _errors
 from gaussjax._lift import lift
+from gaussjax.linalg.products import diagonal as diagonal_of
+from gaussjax.linalg.products import diagonal_matrix, linear
 from gaussjax.parametrize.positive import Exp, Positive
 
 
@@ -61,7 +65,7 @@ def vector_from_lower(
     Array([0., 3., 0.], dtype=float32)
     """
     _errors.square("lower", lower)
-    return _map_diagonal(diagonal.inverse, lower)[jnp.tril_indices(lower.shape[-1])]
+    return entries(_map_diagonal(diagonal.inverse, lower))
 
 
 @lift
@@ -82,7 +86,7 @@ def scaled_lower_from_vector(
            [6., 2.]], dtype=float32)
     """
     free = fill(vector, triangle_dim(vector))
-    scale = diagonal(jnp.diagonal(free))
+    scale = diagonal(diagonal_of(free))
     return scale[:, None] * _map_diagonal(jnp.ones_like, free)
 
 
@@ -99,10 +103,10 @@ def vector_from_scaled_lower(
     Array([0., 3., 0.], dtype=float32)
     """
     _errors.square("lower", lower)
-    scale = jnp.diagonal(lower)
+    scale = diagonal_of(lower)
     unit = lower / scale[:, None]
     free = _map_diagonal(lambda _: diagonal.inverse(scale), unit)
-    return free[jnp.tril_indices(lower.shape[-1])]
+    return entries(free)
 
 
 def correlation_size(dim: int) -> int:
@@ -155,14 +159,36 @@ def vector_from_correlation(lower: Float[Array, "... d d"]) -> Float[Array, "...
     Array([0.75], dtype=float32)
     """
     _errors.square("lower", lower)
-    unit = lower / jnp.diagonal(lower)[:, None]
-    return unit[jnp.tril_indices(lower.shape[-1], -1)]
+    unit = lower / diagonal_of(lower)[:, None]
+    return entries(unit, offset=-1)
 
 
 def fill(vector: Array, size: int, *, offset: int = 0) -> Array:
     """Square matrix with the vector's entries in its lower triangle, row by row."""
-    empty = jnp.zeros((size, size), vector.dtype)
-    return empty.at[jnp.tril_indices(size, offset)].set(vector)
+    return _triangle(size, offset)[0](vector)
+
+
+def entries(lower: Array, *, offset: int = 0) -> Array:
+    """The vector with the entries of a lower triangle, row by row."""
+    return _triangle(lower.shape[-1], offset)[1](lower)
+
+
+@functools.cache
+def _triangle(size: int, offset: int) -> tuple[Callable[[Array], Array], ...]:
+    """Triangle of a vector and vector of a triangle, each the transpose of the other."""
+    rows, columns = (x.astype(np.int32) for x in np.tril_indices(size, offset))
+    positions, is_entry = np.zeros((size, size), np.int32), np.zeros((size, size), bool)
+    positions[rows, columns], is_entry[rows, columns] = np.arange(len(rows)), True
+
+    def filled(vector: Array) -> Array:
+        if len(rows) == 0:
+            return jnp.zeros((size, size), vector.dtype)
+        return jnp.where(is_entry, vector[positions], 0.0)
+
+    def read(lower: Array) -> Array:
+        return lower[rows, columns]
+
+    return linear(filled, read), linear(read, filled)
 
 
 def diagonal_of_vector(vector: Array) -> Array:
@@ -173,7 +199,7 @@ def diagonal_of_vector(vector: Array) -> Array:
 
 def _map_diagonal(function: Callable[[Array], Array], lower: Array) -> Array:
     """The lower triangle with its diagonal mapped."""
-    return jnp.tril(lower, -1) + jnp.diag(function(jnp.diagonal(lower)))
+    return jnp.tril(lower, -1) + diagonal_matrix(function(diagonal_of(lower)))
 
 
 def triangle_dim(vector: Array, *, strict: bool = False) -> int:
