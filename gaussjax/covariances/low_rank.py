@@ -133,8 +133,7 @@ class LowRank(Covariance):
 
     def inv_quad_and_logdet(self, vector: Float[Array, " d"], /) -> tuple[Array, Array]:
         """From one factorisation. O(dr²)"""
-        seen = self._eliminated()
-        return low_rank.inv_quad(seen, vector), low_rank.logdet(seen)
+        return low_rank.inv_quad_and_logdet(self.scale, self.factor, vector)
 
     def rank(self) -> Int[Array, ""]:
         """How many scales are not zero, and independent rows of W where one is. O(dr²)"""

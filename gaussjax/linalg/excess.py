@@ -9,10 +9,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from gaussjax.linalg._kernels import lapack
+from gaussjax.linalg.factor import factorise
 from gaussjax.linalg.roots import triangular_root
 from gaussjax.linalg.triangular import solve
 
 
+# d (tr Y − log|I + Y|) = tr((I + Y)⁻¹Y dY)
+@jax.custom_jvp
 def excess_of_logdet(y: Float[Array, "r r"]) -> Float[Array, ""]:
     """tr Y − log|I + Y| ≥ 0 for symmetric Y, to full accuracy also near zero. O(r³)
 
@@ -32,13 +35,26 @@ def excess_of_logdet(y: Float[Array, "r r"]) -> Float[Array, ""]:
     return jnp.sum(jax.lax.scan(step, y, positions)[1])
 
 
-@jax.custom_jvp
+@excess_of_logdet.defjvp
+def _(primals, tangents):
+    (y,), (dy,) = primals, tangents
+    lower = factorise(y + jnp.eye(len(y), dtype=y.dtype))
+    slope = solve(lower, solve(lower, y), transpose=True)
+    return excess_of_logdet(y), jnp.sum(slope * dy)
+
+
+@jax.jit  # traced once, though unrolled kernels take it number by number
 def minus_log1p(x: Array, ratio: Array) -> Array:
     """x − log(1 + x) ≥ 0 to full relative accuracy, from x and from `ratio` = 1 + x.
 
     Near −1 only the ratio has digits, near zero only x: there log(1 + x) = 2 artanh(s) with
     s = x / (2 + x), and x − 2s = x s leaves x s − 2s³(1/3 + s²/5 + s⁴/7 + …).
     """
+    return _minus_log1p(x, ratio)
+
+
+@jax.custom_jvp
+def _minus_log1p(x: Array, ratio: Array) -> Array:
     near = (x > -1 / 3) & (x < 0.5)  # |s| ≤ 1/5
     s = x / (2 + jnp.where(near, x, 0.0))
     s = jnp.where(near, s, 0.0)
@@ -50,10 +66,10 @@ def minus_log1p(x: Array, ratio: Array) -> Array:
     return jnp.where(near, x * s - 2 * s * z * series, x - jnp.log(ratio))
 
 
-@minus_log1p.defjvp
+@_minus_log1p.defjvp
 def _(primals, tangents):
     (x, ratio), (dx, _) = primals, tangents
-    return minus_log1p(x, ratio), x / ratio * dx  # 1 − 1/ratio would cancel
+    return _minus_log1p(x, ratio), x / ratio * dx  # 1 − 1/ratio would cancel
 
 
 # d log|I + T Tᵀ| = 2⟨(I + T Tᵀ)⁻¹T, dT⟩

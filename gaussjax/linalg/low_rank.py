@@ -161,6 +161,36 @@ def logdet(e: Elimination) -> Float[Array, ""]:
     return jnp.where(e.singular, -jnp.inf, 0.0) + 2 * total
 
 
+# With T = C⁻¹W_K Nᵀ for the last rows K and their corner C, Σ⁻¹ has in the rows of K and the others
+#   u_K = C⁻ᵀC⁻¹(v_K − W_K Nᵀ G v/s),        u = (v/s − Gᵀ y) / s,  y = G v/s + Tᵀ Cᵀu_K,
+#   (Σ⁻¹W)_K = C⁻ᵀ T N,                      Σ⁻¹W = diag(1/s) Gᵀ (I − TᵀT) N,
+# and WᵀΣ⁻¹v = Nᵀ y is the mean of the latent z. Nothing of it cancels as s becomes small.
+@jax.custom_jvp
+def inv_quad_and_logdet(
+    scale: Float[Array, " d"], factor: Float[Array, "d r"], vector: Float[Array, " d"]
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """vᵀΣ⁻¹v and log|Σ|, whose derivatives take no derivative of the factorisation. O(d r²)"""
+    e = eliminate(scale, factor)
+    return inv_quad(e, vector), logdet(e)
+
+
+@inv_quad_and_logdet.defjvp
+def _(primals, tangents):
+    (scale, factor, vector), (dscale, dfactor, dvector) = primals, tangents
+    e = eliminate(scale, factor)
+    values, e = (inv_quad(e, vector), logdet(e)), _regular(e)
+    scaled, whitened, corner = _eliminated(e, vector)
+    reach, own = solve(e.corner, e.coupling), solve(e.corner, corner, transpose=True)
+    y = whitened + dot(reach.T, corner)
+    u = ((scaled - dot(e.rows.T, y)) / e.scale).at[e.last].set(own)
+    rest = e.inverse - dot(reach.T, dot(reach, e.inverse))
+    both = dot(e.rows.T, rest) / e.scale[:, None]
+    both = both.at[e.last].set(solve(e.corner, dot(reach, e.inverse), transpose=True))
+    distance = dvector - scale * u * dscale - dot(dfactor, dot(e.inverse.T, y))
+    volume = jnp.sum(scale * _precision_diagonal(e) * dscale) + jnp.sum(both * dfactor)
+    return values, (2 * jnp.sum(u * distance), 2 * volume)
+
+
 # Where s is zero x is W z: with W = diag(sizes) U T there, T of independent rows, it is known by
 # y = T z alone, of no more coordinates than W has columns. With the other rows that is a regular
 # law, of s and W in those rows and of 0 and T in y.
