@@ -132,7 +132,7 @@ def _change(lower: Array, dmatrix: Array) -> Array:
     return dot(lower, half_triangle(solve(lower, solve(lower, dmatrix).T)))
 
 
-@kernel(2, 2, to=(2,), written=small.cholesky_cotangent, tile=TILE, native="cholesky_cotangent")
+@kernel("d d, d d -> d d", written=small.cholesky_cotangent, tile=TILE, native="cholesky_cotangent")
 def _cotangent(lower: Array, cotangent: Array) -> Array:
     p = half_triangle(dot(lower.T, jnp.tril(cotangent)))
     half = solve(lower, p + p.T, transpose=True)
@@ -150,7 +150,7 @@ def _checked(factorisation: Callable[[Array], Array], matrix: Array) -> Array:
 
 
 _factor = kernel(
-    2, to=(2,), written=functools.partial(_checked, small.cholesky), tile=None, native="cholesky"
+    "d d -> d d", written=functools.partial(_checked, small.cholesky), tile=None, native="cholesky"
 )(functools.partial(_checked, lapack.cholesky))
 
 

@@ -33,7 +33,7 @@ def _(primals, tangents):
     return (lower, rows), (dot(lower, x), change - dot(x, rows))
 
 
-@kernel(2, to=(2, 2), tile=TILE, native="orthonormal_rows", single=True)
+@kernel("r n -> r r, r n", tile=TILE, native="orthonormal_rows", single=True)
 def _rows_in_turn(factor: Array) -> tuple[Array, Array]:
     """Gram-Schmidt on each row twice, after which Q is orthonormal to rounding.
 
@@ -78,7 +78,7 @@ def _(primals, tangents):
     return rest, -dot(dot(rest, solve(lower, tangents[0]).T), rows)
 
 
-@kernel(2, to=(2,), tile=TILE)
+@kernel("r n -> n n", tile=TILE)
 def _complement(rows: Array) -> Array:
     """All rows of the product of the reflections that take Q to the first unit vectors."""
     positions = jnp.arange(rows.shape[1])

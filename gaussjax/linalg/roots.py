@@ -104,7 +104,7 @@ def triangular_root(factor: Float[Array, "d k"]) -> Float[Array, "d d"]:
     return _root(factor)
 
 
-@kernel(2, to=(2,), written=small.triangular_root, tile=TILE, native="triangular_root")
+@kernel("d k -> d d", written=small.triangular_root, tile=TILE, native="triangular_root")
 def _root(factor: Array) -> Array:
     d, k = factor.shape
     # Householder's QR keeps the digits of small columns where they come after the large ones.
@@ -151,7 +151,7 @@ def _by_solves(lower: Array, factor: Array, cotangent: Array) -> Array:
     return solve(lower, dot(p + p.T, solve(lower, factor)), transpose=True)
 
 
-_cotangent = kernel(2, 2, 2, to=(2,), written=_by_solves, tile=TILE, native="root_cotangent")(
+_cotangent = kernel("d d, d k, d d -> d k", written=_by_solves, tile=TILE, native="root_cotangent")(
     _by_solves
 )
 _change = with_transpose(change_of_root, lambda *arrays: (cotangent_of_root(*arrays),))

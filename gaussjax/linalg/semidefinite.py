@@ -90,7 +90,7 @@ def _(primals, tangents):
     return lower, jnp.where(jnp.any(zero), dot(dfactor, columns), triangle)
 
 
-@kernel(2, to=(2,), tile=TILE, native="rank_revealing_root")
+@kernel("d k -> d d", tile=TILE, native="rank_revealing_root")
 def _by_rows(factor: Array) -> Array:
     """Modified Gram-Schmidt on the rows: LAPACK's QR would not skip a dependent one."""
     rows, sizes = _unit_rows(factor)

@@ -102,7 +102,7 @@ def _(primals, tangents):
     return inv_quad_and_logdet(*primals), (dquad, dlogdet)
 
 
-@kernel(2, 2, to=(2,), native="root_of_sum")
+@kernel("d d, d k -> d d", native="root_of_sum")
 def _root(matrix: Array, factor: Array) -> Array:
     lower = factorise(matrix)
     good = _keeps_digits(lower, matrix)

@@ -181,12 +181,12 @@ def _by_solves(lower: Array, vector: Array) -> tuple[Array, Array]:
 
 
 _both = kernel(
-    2, 1, to=(1, 1), written=_by_solves, tile=None, native="solutions", shared=True, single=True
+    "d d, d -> d, d", written=_by_solves, tile=None, native="solutions", shared=True, single=True
 )(_by_solves)
 
 
 @kernel(
-    2, 1, to=(0,), written=small.inv_quad, tile=None, native="inv_quad",
+    "d d, d -> ()", written=small.inv_quad, tile=None, native="inv_quad",
     fused=limits.DISTANCE, shared=True, single=True,
 )  # fmt: skip
 def _length(lower: Array, vector: Array) -> Array:
@@ -270,6 +270,6 @@ def _solvers(transpose: bool) -> tuple[Callable[[Array, Array], Array], ...]:
 def _solver(*, transpose: bool) -> Callable[[Array, Array], Array]:
     written = small.solve_lower_transpose if transpose else small.solve_lower
     return kernel(
-        2, 2, to=(2,), written=jax.vmap(written, (None, 1), 1), tile=None,
+        "d d, d k -> d k", written=jax.vmap(written, (None, 1), 1), tile=None,
         native="solve_lower_transpose" if transpose else "solve_lower",
     )(functools.partial(lapack.solve, transpose=transpose))  # fmt: skip

@@ -62,7 +62,7 @@ def _written(lower: Array, vector: Array) -> Array:
 
 
 _times_one_by_one = kernel(
-    2, 1, to=(1,), written=_written, tile=None, native="product", fused=limits.PRODUCT
+    "d d, d -> d", written=_written, tile=None, native="product", fused=limits.PRODUCT
 )(_of_one)
 
 

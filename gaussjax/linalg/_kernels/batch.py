@@ -24,6 +24,7 @@ from jaxtyping import Array
 from gaussjax.linalg._kernels import limits, native
 from gaussjax.linalg._kernels.devices import split_over_devices, with_vmap
 from gaussjax.linalg._kernels.platforms import by_platform
+from gaussjax.linalg._kernels.signature import Signature, parsed
 
 Function = Callable[..., Any]
 
@@ -33,8 +34,7 @@ class _Kernel(NamedTuple):
 
     function: Function
     written: Function | None
-    ranks: tuple[int, ...]
-    to: tuple[int, ...]
+    signature: Signature
     tile: int | None
     name: str | None
     order: tuple[int, ...]
@@ -42,10 +42,20 @@ class _Kernel(NamedTuple):
     shared: bool
     single: bool
 
+    @property
+    def ranks(self) -> tuple[int, ...]:
+        """Of the operands."""
+        return tuple(map(len, self.signature.operands))
+
+    @property
+    def to(self) -> tuple[int, ...]:
+        """Ranks of the results."""
+        return tuple(map(len, self.signature.results))
+
 
 def kernel(
-    *ranks: int,
-    to: tuple[int, ...],
+    signature: str,
+    *,
     written: Function | None = None,
     tile: int | None = 1,
     native: str | None = None,
@@ -54,7 +64,7 @@ def kernel(
     shared: bool = False,
     single: bool = False,
 ) -> Callable[[Function], Function]:
-    """Decorator of a function from arrays of event ranks `ranks` to a tuple, or one array, of `to`.
+    """Decorator of a function of one matrix or a few, to an array or a tuple, of this `signature`.
 
     `written` computes the same for small matrices by scalar operations: it is slow to compile, and
     pays off in a batch. `native` names a native kernel, `order` tells it the order of rows; up to
@@ -63,15 +73,17 @@ def kernel(
     one. With `shared` the native kernel also takes many vectors that share matrices, with `single`
     also one matrix, and larger ones. There is no derivative: callers define it in closed form.
     """
+    named = parsed(signature)
 
     def decorate(function: Function) -> Function:
-        def results(of: Function) -> Function:
+        @functools.cache
+        def once(of: Function) -> Function:
             """Traced once: not for each platform, loop and derivative around it."""
-            return jax.jit(lambda *x: of(*x) if len(to) == 1 else tuple(of(*x)))
+            return jax.jit(lambda *x: of(*x) if len(named.results) == 1 else tuple(of(*x)))
 
-        once = results(function), None if written is None else results(written)
-        whole = _Kernel(*once, ranks, to, tile, native, order, fused, shared, single)
-        return functools.wraps(function)(_over_axes(whole, 0, (False,) * len(ranks)))
+        unrolled = None if written is None else once(written)
+        whole = _Kernel(once(function), unrolled, named, tile, native, order, fused, shared, single)
+        return functools.wraps(function)(_over_axes(whole, 0, (False,) * len(named.operands)))
 
     return decorate
 
@@ -116,7 +128,7 @@ class _Batch:
         is_tiny = k.tile is None and k.written and largest <= limits.TINY
         is_large = largest > limits.NATIVE_ALONE and not k.single
         if is_tiny or is_large or not native.takes(k.name, *arrays):
-            return self.plain(*arrays)
+            return by_platform(cpu=self.plain, elsewhere=self.plain, shapes=self.shapes)(*arrays)
         return native.call(str(k.name), self.plain, self.shapes, *arrays, order=k.order)
 
     def plain(self, *arrays: Array) -> list[Array]:
@@ -175,7 +187,8 @@ class _Batch:
         if any(is_symbolic_dim(n) for x in arrays for n in x.shape):  # of an export
             return False
         largest = self.largest(arrays)
-        is_small = math.prod(self.sizes(arrays)) < limits.NATIVE_BATCH and largest > limits.WRITTEN
+        is_small = math.prod(self.sizes(arrays)) < limits.NATIVE_BATCH
+        is_small &= largest > limits.NATIVE_ALONE
         in_range = self.k.single or (largest <= limits.NATIVE and not is_small)
         return self.k.fused < largest and in_range and native.takes(self.k.name, *arrays)
 
@@ -201,10 +214,9 @@ class _Batch:
 
     def shapes(self, *arrays: Array, axes: int | None = None) -> list[Any]:
         """Of the results, after so many axes of the batch."""
-        each = zip(self.events(arrays), arrays, strict=True)
-        one = _shapes_of_one(self.k.function, *(jax.ShapeDtypeStruct(s, x.dtype) for s, x in each))
-        sizes = self.sizes(arrays, axes)
-        return [jax.ShapeDtypeStruct((*sizes, *x.shape), x.dtype) for x in one]
+        sizes, dtype = self.sizes(arrays, axes), jnp.result_type(*arrays)
+        each = self.k.signature.shapes(self.events(arrays))
+        return [jax.ShapeDtypeStruct((*sizes, *shape), dtype) for shape in each]
 
     def takes_axis(self, new: Sequence[bool], arrays: Sequence[Array]) -> bool:
         """Whether a batch with one more axis is one of matrices, or of vectors as it takes them."""
@@ -239,11 +251,6 @@ def _mapped(function: Function, axes: Sequence[Sequence[bool]]) -> Function:
     for has in axes:
         function = jax.vmap(function, in_axes=tuple(0 if mine else None for mine in has))
     return function
-
-
-@functools.lru_cache(4096)
-def _shapes_of_one(function: Function, *arrays: Any) -> list[Any]:
-    return jax.tree.leaves(jax.eval_shape(function, *arrays))
 
 
 def _by_tiles(function: Callable[[list[Array]], Any], tile: int, batch: list[Array]) -> Any:

@@ -18,20 +18,20 @@ from gaussjax.linalg._kernels.devices import split_over_devices, with_vmap
 from gaussjax.linalg._kernels.platforms import by_platform
 
 
-@kernel(2, to=(2,))
+@kernel("d d -> d d")
 def cholesky(matrix: Float[Array, "d d"]) -> Float[Array, "d d"]:
     """Lower Cholesky factor; all NaN where it does not exist."""
     return lax.linalg.cholesky(matrix, symmetrize_input=False)
 
 
-@kernel(2, to=(2,))
+@kernel("d d -> d d+1")
 def eigh(matrix: Float[Array, "d d"]) -> Float[Array, "d d+1"]:
     """Eigenvectors as columns, and the eigenvalues (ascending) as one more column."""
     vectors, values = lax.linalg.eigh(matrix, symmetrize_input=False)
     return jnp.concatenate([vectors, values[:, None]], axis=1)
 
 
-@kernel(2, to=(2, 1))
+@kernel("n k -> n min(n,k), min(n,k)")
 def left_singular(matrix: Float[Array, "n k"]) -> tuple[Float[Array, "n m"], Float[Array, " m"]]:
     """Left singular vectors as columns, m = min(n, k), and the values (descending).
 
@@ -44,7 +44,7 @@ def left_singular(matrix: Float[Array, "n k"]) -> tuple[Float[Array, "n m"], Flo
     return vectors, jnp.where(finite, values, jnp.nan)
 
 
-@kernel(2, to=(2, 1, 2))
+@kernel("n k -> n min(n,k), min(n,k), min(n,k) k")
 def singular(matrix: Float[Array, "n k"]) -> tuple[Array, Array, Array]:
     """U, σ and Vᵀ with U diag(σ) Vᵀ = A, m = min(n, k) columns; σ is NaN if A is not finite."""
     n, k = matrix.shape
@@ -56,13 +56,13 @@ def singular(matrix: Float[Array, "n k"]) -> tuple[Array, Array, Array]:
     return left, jnp.where(finite, values, jnp.nan), right
 
 
-@kernel(2, to=(2,))
+@kernel("n d -> min(n,d) d")
 def qr_triangle(matrix: Float[Array, "n d"]) -> Float[Array, "m d"]:
     """The triangle R of M = QR, m = min(n, d)."""
     return jnp.linalg.qr(matrix, mode="r")
 
 
-@kernel(2, to=(2,))
+@kernel("n d -> n min(n,d)")
 def qr_basis(matrix: Float[Array, "n d"]) -> Float[Array, "n m"]:
     """The orthonormal columns Q of M = QR, m = min(n, d)."""
     return jnp.linalg.qr(matrix)[0]

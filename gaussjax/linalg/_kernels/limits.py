@@ -6,7 +6,7 @@
 TINY = 4
 """Largest single matrix that is unrolled into scalars: beyond, compile time counts."""
 
-NATIVE_ALONE = 16
+NATIVE_ALONE = 24
 """Largest single matrix for a native kernel: it fills one lane, but compiles at once."""
 
 WRITTEN = 8
@@ -20,7 +20,7 @@ NATIVE = 256
 Also in `kernels.h`, for kernels that then take one matrix at a time."""
 
 NATIVE_BATCH = 8
-"""Smallest batch above `WRITTEN` that uses lanes, half of them in float32. See `kernels.h`."""
+"""Smallest batch above `NATIVE_ALONE` that uses lanes, half of them in float32. See `kernels.h`."""
 
 SHARED = 64
 """Largest matrix that many vectors share for a native kernel: beyond, LAPACK solves for all."""

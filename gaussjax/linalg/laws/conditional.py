@@ -33,7 +33,6 @@ from gaussjax.linalg.triangular import logdet_of_triangle, solve
 
 Positions = tuple[int, ...]
 Function = Callable[..., Any]
-RANKS = (1, 2, 0, 0)  # of the results
 
 
 class Conditioned(NamedTuple):
@@ -175,9 +174,9 @@ def _written(root: Array, matrix: Array, noise: Array, values: Array) -> Any:
     return mean - moved[m:], *rest
 
 
-_observed_in_tiles = kernel(2, 2, 2, 1, to=RANKS, written=_written, tile=TILE, native="observe")(
-    _observed
-)
+_observed_in_tiles = kernel(
+    "d k, m d, m n, m -> d, d d, (), ()", written=_written, tile=TILE, native="observe"
+)(_observed)
 
 
 def _from_triangle(lower: Array, values: Array) -> Conditioned:
@@ -199,10 +198,14 @@ def _in_order(kept: Positions, given: Positions) -> Function:
 
 @functools.cache
 def _condition(kept: Positions, given: Positions) -> Function:
-    order = (*given, *kept)
+    order, n = (*given, *kept), len(kept)
     written = functools.partial(rotations.condition, kept=kept, given=given)
     return kernel(
-        2, 1, to=RANKS, written=written, tile=TILE, native="condition_triangle", order=order
+        f"d d, m -> {n}, {n} {n}, (), ()",
+        written=written,
+        tile=TILE,
+        native="condition_triangle",
+        order=order,
     )(lambda lower, values: condition_rows(jnp.tril(lower)[np.array(order)], values))
 
 
@@ -210,9 +213,10 @@ def _condition(kept: Positions, given: Positions) -> Function:
 def _reordered_root(kept: Positions, given: Positions) -> Function:
     order = (*given, *kept)
     written = functools.partial(rotations.reordered_root, kept=kept, given=given)
-    return kernel(2, to=(2,), written=written, tile=TILE, native="reordered_root", order=order)(
-        lambda lower: triangular_root(jnp.tril(lower)[np.array(order)])
-    )
+    n = len(order)
+    return kernel(
+        f"d d -> {n} {n}", written=written, tile=TILE, native="reordered_root", order=order
+    )(lambda lower: triangular_root(jnp.tril(lower)[np.array(order)]))
 
 
 @functools.cache

@@ -73,7 +73,7 @@ def _fused_by_rows(a: Array, b: Array, shift: Array) -> Array:
 
 
 _value_by_rows = kernel(
-    2, 1, 1, to=(0,), written=_fused_by_rows, tile=None, fused=limits.WRITTEN
+    "d d, d, d -> ()", written=_fused_by_rows, tile=None, fused=limits.WRITTEN
 )(_fused_by_rows)  # fmt: skip
 
 
@@ -121,7 +121,7 @@ def _fused(a: Array, b: Array, shift: Array) -> Array:
     return _infinite_between(a, b, total)
 
 
-@kernel(2, 2, 1, to=(0,), written=_fused, tile=None, native="divergence", fused=limits.WRITTEN)
+@kernel("d d, d d, d -> ()", written=_fused, tile=None, native="divergence", fused=limits.WRITTEN)
 def _value(a: Array, b: Array, shift: Array) -> Array:
     strict = jnp.sum(jnp.square(jnp.tril(_relative(a, b), -1)))
     value = _of_diagonals(jnp.diagonal(a), jnp.diagonal(b)) + strict
@@ -149,7 +149,7 @@ def _gradients_by_solves(a: Array, b: Array, shift: Array) -> tuple[Array, Array
 
 
 _gradients_of_batch = kernel(
-    2, 2, 1, to=(2, 2, 1),
+    "d d, d d, d -> d d, d d, d",
     written=small.divergence_gradients, tile=TILE, native="divergence_gradients",
 )(_gradients_by_solves)  # fmt: skip
 

@@ -112,7 +112,10 @@ def _change(
     return Observed(multiplied_out(drows, root) + fixed, dmoves, dlogdet)
 
 
-@kernel(2, 2, 2, 2, 2, 2, 0, to=(2, 2, 2), tile=TILE, native="exchange_cotangents")
+@kernel(
+    "e f, e m, m d, d k, e g, e m, () -> d k, m d, m f-d",
+    tile=TILE, native="exchange_cotangents",
+)  # fmt: skip
 def _cotangents(rows: Array, moves: Array, pairs: Array, root: Array, *c: Array) -> Any:
     m, d = pairs.shape
     n = rows.shape[1] - d
@@ -179,6 +182,6 @@ def eliminate(matrix: Array, noise: Array, sizes: Float[Array, " d"]) -> Exchang
     return Exchange(rows[:, :-m], rows[:, -m:], pairs.astype(rows.dtype))
 
 
-_exchange_of = kernel(2, 2, 1, to=(2, 2, 2), written=eliminate, tile=TILE, native="exchange")(
-    eliminate
-)
+_exchange_of = kernel(
+    "m d, m n, d -> m+d d+n, m+d m, m d", written=eliminate, tile=TILE, native="exchange"
+)(eliminate)

@@ -48,7 +48,7 @@ def _fused(a: Array, b: Array, shift: Array) -> Array:
     return small.total([x * x for column in (*columns, w) for x in column])
 
 
-@kernel(2, 2, 1, to=(0,), written=_fused, tile=None, native="trace", fused=WRITTEN)
+@kernel("d d, d d, d -> ()", written=_fused, tile=None, native="trace", fused=WRITTEN)
 def _value(a: Array, b: Array, shift: Array) -> Array:
     b = jnp.where(jnp.all(jnp.diagonal(b) > 0), b, jnp.nan)  # two wrong signs look right
     m, w = solve_triangle(b, a), solve(b, shift)
@@ -72,7 +72,7 @@ def _gradients_by_solves(a: Array, b: Array, shift: Array) -> tuple[Array, Array
 
 
 _gradients_of_batch = kernel(
-    2, 2, 1, to=(2, 2, 1),
+    "d d, d d, d -> d d, d d, d",
     written=small.quotient_gradients, tile=TILE, native="trace_gradients",
 )(_gradients_by_solves)  # fmt: skip
 
