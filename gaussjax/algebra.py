@@ -14,6 +14,8 @@ from gaussjax.gaussian import Gaussian
 def logdet(g: Gaussian | Covariance) -> Float[Array, "..."]:
     """log|Σ|, in nats. O(d) for factors that are diagonal or triangular, at most O(d³)
 
+    Of a triangle it reads the diagonal alone: what is below is not checked.
+
     >>> from gaussjax import from_scale
     >>> print(f"{logdet(from_scale([0.0, 0.0], [1.0, 2.0])):.4f}")
     1.3863

@@ -218,6 +218,8 @@ def score(g: Gaussian, x: Float[Array, "... d"]) -> Float[Array, "... d"]:
 def entropy(g: Gaussian) -> Float[Array, "..."]:
     """Differential entropy ½ log|2πe Σ|, in nats. O(d)
 
+    Of a triangle it reads the diagonal alone: what is below is not checked.
+
     Source: Cover & Thomas, Elements of Information Theory, eq. 8.12.
 
     >>> from gaussjax import standard
