@@ -95,8 +95,7 @@ def test_a_kernel_is_traced_once_for_its_value_its_batch_and_its_next_use():
     for _ in range(2):
         jax.jit(jax.vmap(twice))(jnp.ones((5, 3, 3)))
         jax.jit(twice)(jnp.ones((3, 3)))
-    # JAX 0.10 lowers programs under an empty mesh, for which its cache traces once more.
-    assert shapes == [(3, 3)] * (1 if jax.__version_info__ >= (0, 11) else 2)
+    assert shapes == [(3, 3)]
 
 
 def sqrt_by_newton(matrix):
