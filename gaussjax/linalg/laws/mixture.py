@@ -85,7 +85,8 @@ def _excess(
     if inside:
         parts = [_divergence(*x, mean.root) for x in ((a, mean.first), (b, mean.second))]
         return parts[0] + alpha / beta * parts[1] + alpha * distance
-    more = _change(_of_ratio(a, b), beta)  # Z − I, and the identity is the root of B beside it
+    # Z − I, and the identity is the root of B beside it
+    more = root_beside_identity(beta * _symmetric(_of_ratio(a, b)))
     diagonal = jnp.diagonal(more)
     value = _squares(more) + 2 * jnp.sum(minus_log1p(diagonal, 1 + diagonal))
     return divergence_of_roots(a, b, jnp.zeros_like(shift)) - value / beta + alpha * distance
@@ -119,7 +120,7 @@ def _divergence(a: Array, e: Array, root: Array) -> Array:
 def _mean(a: Array, b: Array, alpha: Array, beta: Array, *, inside: bool) -> Mean:
     if not inside:
         ratio = _of_ratio(a, b)
-        change = _change(ratio, beta)
+        change = root_beside_identity(beta * _symmetric(ratio))
         z = change + jnp.eye(len(a), dtype=a.dtype)
         first, second = (solve_triangle(z, x) for x in (ratio - change, -change))
         return Mean(jnp.tril(dot(b, z)), first, second)
@@ -137,9 +138,8 @@ def _of_ratio(a: Array, b: Array) -> Array:
     return solve_triangle(b, a - b)
 
 
-def _change(ratio: Array, beta: Array) -> Array:
-    """Z − I with Z Zᵀ = I + βS, S = G + Gᵀ + G Gᵀ."""
-    y = beta * _symmetric(ratio)
+def root_beside_identity(y: Float[Array, "d d"]) -> Float[Array, "d d"]:
+    """Z − I with Z Zᵀ = I + Y, to full accuracy also where Y is small. O(d³)"""
     identity = jnp.eye(len(y), dtype=y.dtype)
     z = factorise(identity + y)
     change = z - identity
