@@ -1,9 +1,11 @@
 """Tables of two columns, for the pages for those who come from another library.
 
 Each row is an expression there and here. Both are evaluated, and a row that differs is an error, so
-that a page that was built is true.
+that a page that was built is true. A library too large to install for this runs where it is found;
+the line below its table says whether it was.
 """
 
+import importlib.metadata
 from typing import Any
 
 import jax
@@ -14,10 +16,26 @@ Row = tuple[str, str, str]
 
 
 def compare(
-    names: dict[str, Any], library: str, rows: list[Row], tolerance: float = 1e-5
+    names: dict[str, Any],
+    library: str,
+    rows: list[Row],
+    tolerance: float = 1e-5,
+    *,
+    optional: dict[str, str] | None = None,
+    setup: str = "",
 ) -> Markdown:
-    """A table of `(what, their expression, our expression)`; `names` are those of the page."""
-    lines = [
+    """A table of `(what, their expression, our expression)`; `names` are those of the page.
+
+    `optional` packages may be absent: it has the version of each that the rows last ran with.
+    `setup` is code of their side, which is shown above the table and run if they are there.
+    """
+    installed = versions(optional or {})
+    here = None not in installed.values()
+    theirs = dict(names)
+    if here:
+        exec(setup, theirs)
+    lines = ["```python", setup.strip(), "```", ""] if setup else []
+    lines += [
         ":::{list-table}",
         ":header-rows: 1",
         ":widths: 16 42 42",
@@ -25,12 +43,29 @@ def compare(
         "",
         f"* - \n  - {library}\n  - gaussjax",
     ]
-    for what, theirs, ours in rows:
-        apart = difference(eval(theirs, names), eval(ours, names))
+    for what, there, ours in rows:
+        value = eval(ours, names)
+        apart = difference(eval(there, theirs), value) if here else 0.0
         if not apart <= tolerance:
-            raise AssertionError(f"{what}: {theirs} and {ours} differ by {apart}")
-        lines.append(f"* - {what}\n  - {code(theirs)}\n  - {code(ours)}")
-    return Markdown("\n".join([*lines, ":::"]))
+            raise AssertionError(f"{what}: {there} and {ours} differ by {apart}")
+        lines.append(f"* - {what}\n  - {code(there)}\n  - {code(ours)}")
+    lines.append(":::")
+    if optional:
+        found = ", ".join(f"{k} {v}" for k, v in (installed if here else optional).items())
+        said = "Both columns ran" if here else "The right column ran; both last ran together"
+        lines += ["", f"{said} with {found}."]
+    return Markdown("\n".join(lines))
+
+
+def versions(packages: dict[str, str]) -> dict[str, str | None]:
+    """Of each package what is installed."""
+    found: dict[str, str | None] = {}
+    for name in packages:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = None
+    return found
 
 
 def difference(theirs: Any, ours: Any) -> float:
