@@ -16,8 +16,8 @@ def rank(g: Gaussian) -> Int[Array, "..."]:
     """Rank of Σ, the dimension of the support. O(d³), O(d) for diagonals
 
     Singular values of a root, its rows brought to length one, count as zero up to max(d, k) ε times
-    the largest: units do not matter. An integer cannot be NaN: that of what is no covariance says
-    nothing.
+    the largest: units do not matter. An integer cannot be NaN: for an
+    invalid covariance it means nothing.
 
     >>> from gaussjax import from_scale
     >>> rank(from_scale([0.0, 0.0, 0.0], [1.0, 0.0, 1e-9]))
@@ -31,8 +31,8 @@ def log_prob_on_support(g: Gaussian, x: Float[Array, "... d"]) -> Float[Array, "
     """Log density of a singular law on its support, −½ (‖F⁺(x − μ)‖² + log|Σ|₊ + r log 2π). O(d³)
 
     F is a root, |Σ|₊ the product of the r positive eigenvalues of Σ: the density with respect to
-    the r-dimensional volume, as `allow_singular` gives it in scipy. −∞ off the support. Of a
-    regular law it is `log_prob`, and NaN where Σ is no covariance. First derivatives hold for
+    the r-dimensional volume, as `allow_singular` gives it in scipy. −∞ off the support. For
+    a regular law it is `log_prob`; NaN where Σ is not a covariance. First derivatives hold for
     changes that leave the support where it is.
 
     Raises:

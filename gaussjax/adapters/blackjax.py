@@ -106,7 +106,7 @@ def to_inverse_mass_matrix(g: Gaussian | Covariance) -> InverseMassMatrix:
 
 
 def from_inverse_mass_matrix(matrix: Any) -> Covariance:
-    """The covariance that an inverse mass matrix is, as window adaptation returns it.
+    """The covariance that an inverse mass matrix stands for, as window adaptation returns it.
 
     `Diagonal` of variances, `Cholesky` of a matrix, and a `Root`, `(d, d)`, of BlackJAX's low-rank
     form, whose eigenvalues may be below one.

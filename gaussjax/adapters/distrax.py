@@ -45,7 +45,7 @@ class GaussianDistribution(distrax.Distribution):
 
     @property
     def gaussian(self) -> Gaussian:
-        """The Gaussian that it is."""
+        """The Gaussian itself."""
         return self._gaussian
 
     @property
@@ -132,8 +132,8 @@ def from_distrax(distribution: Any) -> Gaussian:
     """A normal distribution of distrax as a Gaussian, in the structure that it has. O(1)
 
     `Normal` (in one dimension), `Independent` ones, `MultivariateNormalDiag`, `…Tri`,
-    `…FullCovariance`, and any other that is made of a linear bijector: A becomes a `Root`. Normals
-    of TFP, which distrax takes too, as `from_tfp`.
+    `…FullCovariance`, and any other made from a linear bijector, whose matrix becomes a `Root`. The
+    normals of TFP, which distrax accepts too, go through `from_tfp`.
 
     Raises:
         TypeError: it is not a normal distribution.

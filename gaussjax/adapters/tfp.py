@@ -82,7 +82,7 @@ class GaussianDistribution(tfd.Distribution):
 
     @property
     def gaussian(self) -> Gaussian:
-        """The Gaussian that it is."""
+        """The Gaussian itself."""
         return self._gaussian
 
     def _event_shape(self) -> Any:
@@ -176,10 +176,10 @@ def from_tfp(distribution: Any) -> Gaussian:
     """A normal distribution of TFP on JAX as a Gaussian, in the structure that it has. O(1)
 
     `Normal` (in one dimension), independent ones by `Independent` or `Sample`, and
-    `MultivariateNormalDiag`, `…TriL`, `…FullCovariance`, `…LowRankCovariance` and any other that
-    has a linear operator for a scale, of which one that is neither diagonal nor triangular becomes
-    a `Root`. `MatrixNormalLinearOperator` (its event is the matrix row by row, a Kronecker product)
-    and, of `tfp.experimental`, `MultivariateNormalPrecisionFactorLinearOperator` (a precision).
+    `MultivariateNormalDiag`, `…TriL`, `…FullCovariance`, `…LowRankCovariance` and any other whose
+    scale is a linear operator; one that is neither diagonal nor triangular becomes a `Root`.
+    `MatrixNormalLinearOperator` (its event is the matrix row by row, a Kronecker product) and, of
+    `tfp.experimental`, `MultivariateNormalPrecisionFactorLinearOperator` (a precision).
 
     Raises:
         TypeError: it is not a normal distribution.

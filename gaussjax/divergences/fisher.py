@@ -44,10 +44,10 @@ def natural_gradient(g: Gaussian, gradient: Gaussian) -> Gaussian:
 
     `gradient` c holds the derivative of a loss in every array of g, as `jax.grad` returns it; for
     the mean it gives Σc, for a factor L L Φ(Lᵀc) with half a diagonal in Φ. O(d³) for dense
-    factors, O(d) for diagonals, O(db³) for a band. Of a root and a Kronecker product many changes
-    move the law alike: it is one of those. For low rank, Toeplitz and sums F ties all parameters,
-    and its inverse is the solution of a system of their number: by conjugate gradients from
-    `fisher_vector_product`, say.
+    factors, O(d) for diagonals, O(db³) for a band. A root and a Kronecker product have more
+    parameters than their law, so many changes are equivalent: this returns one of them. Low rank,
+    Toeplitz and sums have no closed form: solve F s = c by conjugate gradients with
+    `fisher_vector_product`.
 
     Raises:
         TypeError: the structure has no closed form.

@@ -34,12 +34,12 @@ class FisherRaoBounds(NamedTuple):
 def fisher_rao_distance(p: Gaussian, q: Gaussian) -> Float[Array, "..."]:
     """Length of the shortest path from p to q in ds² = dμᵀΣ⁻¹dμ + ½ tr((Σ⁻¹dΣ)²). O(d³)
 
-    In the three cases with a closed form, NaN in others (`fisher_rao_bounds` holds in all):
+    Known in three cases, and NaN in all others, which `fisher_rao_bounds` covers:
     d = 1, 2√2 artanh √(((μp − μq)² + 2(σp − σq)²) / ((μp − μq)² + 2(σp + σq)²)); equal means,
     √(½ Σ log²λ) over the eigenvalues of Σq⁻¹Σp; equal arrays of covariances, 2√2 arsinh(Δ/√8) with
     the Mahalanobis distance Δ. √(δᵀFδ) as p → q; at p = q it is zero, with the subgradient zero.
-    First derivatives hold for all changes, second ones for those within the case, else NaN.
-    O(d) for diagonals. Infinite where one is singular, NaN where both are.
+    First derivatives hold for all changes, second ones for those that stay within the case; others
+    are NaN. O(d) for diagonals. Infinite if one law is singular, NaN if both are.
 
     Raises:
         ValueError: dimensions differ or batch shapes do not broadcast.
@@ -68,7 +68,7 @@ def fisher_rao_distance(p: Gaussian, q: Gaussian) -> Float[Array, "..."]:
 
 @lift
 def fisher_rao_bounds(p: Gaussian, q: Gaussian) -> FisherRaoBounds:
-    """Certified bounds of the Fisher-Rao distance, up to rounding; equal where a form is closed.
+    """Certified bounds on the Fisher-Rao distance, up to rounding; equal if it has a closed form.
 
     Below: the distance of (Σ + μμᵀ, μ; μᵀ, 1) among positive definite matrices, in which the
     Gaussians lie with their metric, or between diagonals that of one coordinate, if larger. Above:

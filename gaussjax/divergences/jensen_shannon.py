@@ -17,9 +17,9 @@ from gaussjax.gaussian import Gaussian, log_prob, sample
 def jensen_shannon_divergence(p: Gaussian, q: Gaussian) -> Float[Array, "..."]:
     """½KL(p‖g) + ½KL(q‖g) ≥ 0 for the geometric mean g ∝ √(p q), in nats. O(d³), O(d) for diagonals
 
-    In closed form, ¼ `jeffreys_divergence` − `bhattacharyya_distance`: symmetric, not bounded, and
-    infinite where one is singular. ⅛ δᵀFδ as p → q for a change δ of the parameters and their
-    Fisher information F, as the usual one; exact there, and zero with a zero gradient at p = q.
+    In closed form, ¼ `jeffreys_divergence` − `bhattacharyya_distance`: symmetric, unbounded, and
+    infinite if either is singular. ⅛ δᵀFδ as p → q for a change δ of the parameters and their
+    Fisher information F, like the usual one; exact there, and zero with a zero gradient at p = q.
     The one of the mixture ½(p + q) has no closed form: `jensen_shannon_estimate`.
 
     Raises:

@@ -19,9 +19,9 @@ def kl_divergence(p: Gaussian, q: Gaussian) -> Float[Array, "..."]:
     D is `logdet_divergence`. A sum of terms that are not negative: exact in float32 even when p
     is close to q, zero (and with a zero gradient) when they are equal. Batch axes broadcast.
 
-    Infinite where one of them is singular. Between two that are: infinite or finite for diagonals,
-    as coordinates that are known in both add nothing if their means agree; else NaN, or zero if
-    p and q are of the same arrays.
+    Infinite if one law is singular. If both are, two diagonals have a finite value or infinity: a
+    coordinate known in both adds nothing if the means agree. Other structures give NaN, or zero if
+    p and q hold the same arrays.
 
     Raises:
         ValueError: dimensions differ or batch shapes do not broadcast.
@@ -76,8 +76,8 @@ def decoupled_kl(p: Gaussian, q: Gaussian) -> DecoupledKL:
     """½‖Cp⁻¹(μp − μq)‖² and ½ D(Σp, Σq): how far q moves from p in each of its two parts. O(d³)
 
     They are KL(p‖N(μq, Σp)) and KL(p‖N(μp, Σq)): for trust regions with a bound for each. The first
-    has no gradient in Σq and the second none in μq. O(d) for diagonals; exact, infinite and zero as
-    `kl_divergence`, which takes the distance of the means in q's metric and is another sum.
+    has no gradient in Σq and the second none in μq. O(d) for diagonals; exact, infinite and zero
+    where `kl_divergence` is. Their sum is not that: it measures the means apart in q's metric.
 
     Raises:
         ValueError: dimensions differ or batch shapes do not broadcast.
@@ -100,8 +100,8 @@ def decoupled_kl(p: Gaussian, q: Gaussian) -> DecoupledKL:
 def cross_entropy(p: Gaussian, q: Gaussian) -> Float[Array, "..."]:
     """H(p, q) = −E_p[log q] = ½ (log|2πΣq| + tr(Σq⁻¹Σp) + ‖Cq⁻¹(μp − μq)‖²), in nats. O(d³)
 
-    O(d) for diagonals; the trace costs what `trace_solve` says. p may be singular: nothing is taken
-    of Σp but that trace. Infinite or NaN where q is. Batch axes broadcast.
+    O(d) for diagonals; the trace costs what `trace_solve` says. p may be singular: only
+    the trace depends on Σp. Infinite or NaN where q is singular. Batch axes broadcast.
 
     Raises:
         ValueError: dimensions differ or batch shapes do not broadcast.
@@ -136,11 +136,11 @@ def logdet_divergence(a: Covariance, b: Covariance) -> Float[Array, "..."]:
 
 
 def zero_to_itself(p: Gaussian, q: Gaussian, value: Array) -> Float[Array, "..."]:
-    """A divergence, but zero where p and q are of the same arrays and singular."""
+    """A divergence, but zero where p and q hold the same arrays and are singular."""
     return jnp.where(entropy(p) == -jnp.inf, 0.0, value) if _are_same(p, q) else value
 
 
 def _are_same(p: Gaussian, q: Gaussian) -> bool:
-    """Whether two Gaussians are of the same arrays."""
+    """Whether two Gaussians hold the same arrays."""
     (mine, like), (others, unlike) = jax.tree.flatten(p), jax.tree.flatten(q)
     return like == unlike and all(x is y for x, y in zip(mine, others, strict=True))

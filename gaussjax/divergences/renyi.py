@@ -19,15 +19,15 @@ def renyi_divergence(p: Gaussian, q: Gaussian, *, order: float | Array) -> Float
     With M = αΣq + (1 − α)Σp it is ½α (μp − μq)ᵀM⁻¹(μp − μq) plus
     ½ log(|M| / (|Σp|^(1−α)|Σq|^α)) / (1 − α): infinite where α > 1 and M is not positive definite,
     the KL divergence where α = 1 (the derivative in α is NaN there). `order` is a number, or an
-    array `(...)`; what is not positive gives NaN.
+    array `(...)`, NaN where it is not positive.
 
     A sum of terms that are not negative, exact in float32 even when p is close to q, where it is
     ½α δᵀFδ for a change δ of the parameters and their Fisher information F: zero, with a zero
-    gradient, at p = q. Infinite where one is singular. O(d r²) between low-rank covariances,
+    gradient, at p = q. Infinite if either is singular. O(d r²) between low-rank covariances,
     O(Σ dᵢ³ + d Σ dᵢ) between Kronecker products of factors of sizes dᵢ, O(d b³) between bands,
     O(d²) time between Toeplitz ones. A d × d array is made, at O(d³), where M has no structure:
-    between structures that are not alike, unless one is diagonal; a traced order takes the costs
-    of orders above one and below.
+    between unlike structures, unless one is diagonal. A traced order costs as much as one above one
+    and one below together.
 
     Raises:
         TypeError: `order` is not a number.
@@ -57,7 +57,7 @@ def bhattacharyya_distance(p: Gaussian, q: Gaussian) -> Float[Array, "..."]:
     """−log ∫ √(p q) = ⅛ vᵀM⁻¹v + ½ log(|M| / √(|Σp||Σq|)) ≥ 0, M = ½(Σp + Σq), in nats. O(d³)
 
     Half the Rényi divergence of order ½, and as exact: ⅛ δᵀFδ as p → q, zero with a zero gradient
-    at p = q, infinite where one is singular.
+    at p = q, infinite if either is singular.
 
     Raises:
         ValueError: dimensions differ or batch shapes do not broadcast.
@@ -74,8 +74,8 @@ def bhattacharyya_distance(p: Gaussian, q: Gaussian) -> Float[Array, "..."]:
 def hellinger_distance(p: Gaussian, q: Gaussian) -> Float[Array, "..."]:
     """√(½ ∫ (√p − √q)²) = √(1 − exp(−bhattacharyya_distance)), from 0 to 1. O(d³)
 
-    √(⅛ δᵀFδ) as p → q: it has a kink at p = q, and the subgradient zero there. 1 where one of them
-    is singular.
+    √(⅛ δᵀFδ) as p → q: it has a kink at p = q, and the subgradient zero there. 1 if either is
+    singular.
 
     Raises:
         ValueError: dimensions differ or batch shapes do not broadcast.
@@ -92,8 +92,8 @@ def hellinger_distance(p: Gaussian, q: Gaussian) -> Float[Array, "..."]:
 def chi_squared_divergence(p: Gaussian, q: Gaussian) -> Float[Array, "..."]:
     """χ²(p‖q) = ∫ p²/q − 1 = exp(D₂(p‖q)) − 1 ≥ 0, D₂ the Rényi divergence of order 2. O(d³)
 
-    Infinite where 2Σq − Σp is not positive definite: p may be hardly wider than q. As p → q it is
-    δᵀFδ, exact, with a zero gradient at p = q. Far away its relative error is that of an
+    Infinite where 2Σq − Σp is not positive definite: p must not be much wider than q. As p → q it
+    is δᵀFδ, exact, with a zero gradient at p = q. Far away its relative error is that of an
     exponential, D₂ u for rounding u.
 
     Raises:

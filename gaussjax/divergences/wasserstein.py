@@ -27,9 +27,9 @@ def wasserstein2(p: Gaussian, q: Gaussian) -> Float[Array, "..."]:
     The 2-Wasserstein distance itself, in the units of x. Both may be singular; between roots of k
     and m < d columns it is O(d k m), between diagonals, isotropic and circulant covariances O(d),
     and Kronecker products and blocks go part by part. All others take O(d³) and d × d arrays, also
-    low rank, Toeplitz and bands: the sum of the singular values of FpᵀFq has no form in their
-    parts. The error is of the order of rounding times the deviations, at any separation. At p = q
-    it is zero, with the subgradient zero, and has no second derivative.
+    low rank, Toeplitz and bands: the sum of the singular values of FpᵀFq has no closed form in
+    their parts. The error is of the order of rounding times the deviations, at any separation. At
+    p = q it is zero, with the subgradient zero, and has no second derivative.
 
     Raises:
         ValueError: dimensions differ or batch shapes do not broadcast.

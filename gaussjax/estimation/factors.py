@@ -33,10 +33,10 @@ def factor_analysis(
 ) -> Gaussian:
     """Maximum likelihood Σ = Ψ + W Wᵀ, Ψ diagonal, W with `rank` columns. O(d³) a step
 
-    `data`, `weights` and `mask` as in `fit`, of which `LowRank` has one noise for all coordinates.
-    By turns W is the best for Ψ, from an eigendecomposition, and Ψ what W leaves of the variances,
-    until nothing changes but by rounding, or for `steps` steps. A noise is kept from falling below
-    √ε of its variance, where the likelihood has no maximum (Heywood cases). No derivatives.
+    `data`, `weights` and `mask` as in `fit`, whose `LowRank` has one noise for all coordinates.
+    Steps alternate: the best W for Ψ, from an eigendecomposition, then the Ψ that W leaves of the
+    variances, until only rounding changes, or `steps` are done. A noise does not fall below √ε of
+    its variance, where the likelihood has no maximum (Heywood cases). No derivatives.
 
     Raises:
         ValueError: there are too few rows, `rank` is not below d, or (where the values are known) a

@@ -1,4 +1,4 @@
-"""A Gaussian from rows with holes, by EM, and the pooling of what is done with imputed data.
+"""A Gaussian from rows with holes, by EM, and the pooling of results from imputed data.
 
 >>> x = jnp.array([[1.0, 2.0], [2.0, jnp.nan], [3.0, 3.0], [0.0, 0.0]])
 >>> g = fit_missing(x, mask=~jnp.isnan(x))
@@ -41,15 +41,14 @@ def fit_missing(
 ) -> Gaussian:
     """The maximum likelihood Gaussian of the entries at the mask, by EM. O(n d² m) a step
 
-    `x` is `(..., n, d)` with a `mask` of its shape and `weights` `(..., n)`, as in `moments`. Where
-    entries are missing at random this is the estimate that complete rows, or the means of columns,
-    are not. Entries off the mask are not read. It ends when a step changes nothing but
-    by rounding, at the latest after `steps` steps. Each of them is `em_step`, whose `scan` is the
-    trace of an estimate; the likelihood never falls. Derivatives are those of where it
-    ends, and NaN if `steps` are too few.
+    `x` is `(..., n, d)` with a `mask` of its shape and `weights` `(..., n)`, as in `moments`.
+    Entries off the mask are not read. If they are missing at random the estimate is consistent,
+    which one from complete rows or column means is not. It ends when a step changes only rounding,
+    or after `steps` steps. Each is an `em_step`, and the likelihood never falls; a `scan` of
+    `em_step` shows it. Derivatives are those of the fixed point, and NaN if `steps` are too few.
 
-    `most` m is the largest number of entries that are missing in a row. It is counted where the
-    mask is known; under `jit` it is d, which costs more, unless you say it.
+    `most` m is the largest number of missing entries in a row. It is counted if the mask is
+    concrete; under `jit` it defaults to d, which costs more.
 
     Raises:
         TypeError: `mask` is not boolean.
@@ -82,7 +81,7 @@ def em_step(
     weights: ArrayLike | None = None,
     most: int | None = None,
 ) -> Gaussian:
-    """One step of EM from g: the moments of rows whose holes have their law given the rest.
+    """One step of EM from g: the moments of the rows, each hole having its law given the rest.
 
     Arguments as in `fit_missing`. The result is a `Cholesky`. It has derivatives.
 
@@ -100,7 +99,7 @@ def em_step(
 
 @exported
 class Pooled(NamedTuple):
-    """What imputed data sets say together, one entry for each quantity.
+    """Pooled results of several imputed data sets, one entry for each quantity.
 
     Attributes:
         estimate: the mean of the estimates.

@@ -78,19 +78,19 @@ def fit(
     |---|---|---|
     | `Isotropic`, `Diagonal` | | variances, O(n d) |
     | `Cholesky` | | the sample covariance, by its root |
-    | `LowRank` | `rank` | probabilistic PCA, noise alike in all coordinates |
+    | `LowRank` | `rank` | probabilistic PCA, one noise for all coordinates |
     | `BlockDiagonal` | `sizes` | block by block |
     | `BandedPrecision` | `bandwidth` | by regressions on neighbours, O(n d b²) |
     | `Circulant` | | the mean periodogram, O(n d log d) |
     | `Kronecker` | `sizes` | by turns until nothing changes, O(n d Σ dᵢ) each |
     | `Toeplitz` | | by scoring, O(d³) each |
 
-    The last two are loops, NaN where they do not come to rest; derivatives are those of where they
-    end. `LowRank` has none.
-    `factor_analysis` is the low rank with a noise of its own in each coordinate.
+    The last two are loops, NaN where they do not converge, with the derivatives of the fixed point.
+    `LowRank` has no derivatives. `factor_analysis` is low rank with a separate noise for each
+    coordinate.
 
     Raises:
-        TypeError: `structure` is none of these, or an option missing or not of it.
+        TypeError: `structure` is none of these, or its option is missing, or another is given.
         ValueError: there are too few rows for it, sizes do not fit, or (where the values are known)
             a value is not finite, a weight negative, or columns are constant or depend on each
             other. Under `jit` such an element of a batch is NaN.

@@ -1,6 +1,6 @@
 """The normal-inverse-Wishart law of a mean and a covariance: the Gaussian's conjugate prior.
 
-Σ ~ W⁻¹(Ψ, ν) and μ given Σ ~ N(m, Σ/κ). Data make of it one of the same kind.
+Σ ~ W⁻¹(Ψ, ν), and μ given Σ ~ N(m, Σ/κ). Given data, the law has the same form again.
 
 >>> prior = NormalInverseWishart(jnp.zeros(1), 1.0, jnp.eye(1), 3.0)
 >>> update(prior, [[1.0], [3.0]]).degrees
@@ -29,8 +29,8 @@ from gaussjax.linalg.triangular import logdet_of_triangle
 class NormalInverseWishart:
     """NIW(m, κ, Ψ, ν) with Ψ = L Lᵀ. A pytree; making it checks nothing.
 
-    `mean` m `(..., d)`; `strength` κ > 0 `(...)`, the rows that m is worth; `lower` L
-    `(..., d, d)`; `degrees` ν > d − 1 `(...)`, those that Ψ is worth. E Σ = Ψ/(ν − d − 1).
+    `mean` m `(..., d)`; `strength` κ > 0 `(...)`, how many rows m is worth; `lower` L
+    `(..., d, d)`; `degrees` ν > d − 1 `(...)`, how many Ψ is worth. E Σ = Ψ/(ν − d − 1).
     """
 
     mean: Float[Array, "... d"] = leaf(rank=1)
@@ -59,7 +59,7 @@ def update(
     """The law of mean and covariance given data. O(n d² + d³)
 
     `data` is rows `(..., n, d)`, with `weights` and a `mask` as in `moments`, or `Moments`: merged
-    moments give what one update after the other gives. Ψ' by its root, nothing is subtracted.
+    moments give the same as one update after another. Ψ' comes from a root, by no subtraction.
 
     Raises:
         ValueError: dimensions differ or batch shapes do not broadcast.

@@ -31,7 +31,7 @@ HALVINGS = 60
 
 @lift
 def correlation(g: Gaussian) -> Float[Array, "... d d"]:
-    """Correlations Σᵢⱼ/(σᵢσⱼ), one on the diagonal; NaN beside a coordinate without width. O(d³)
+    """Correlations Σᵢⱼ/(σᵢσⱼ), one on the diagonal; NaN where a variance is zero. O(d³)
 
     >>> from gaussjax import from_cholesky
     >>> print(f"{correlation(from_cholesky([0.0, 0.0], [[1.0, 0.0], [3.0, 4.0]]))[0, 1]:.4f}")
@@ -148,9 +148,10 @@ def _tail_is_above(half: float, x: Array, level: Array) -> Array:
 def outliers(g: Gaussian, x: ArrayLike, *, level: ArrayLike) -> Bool[Array, "..."]:
     """Whether x is outside the region that holds g with probability `level`. O(d²)
 
-    By squared Mahalanobis distances beyond the quantile of χ². Of n rows of g itself about
-    n (1 − level) are; those of an estimate that outliers have not widened (`student_t.fit`) tell.
-    NaN rows are not outliers. In an array, a level outside [0, 1] marks nothing.
+    True where the squared Mahalanobis distance exceeds the quantile of χ², as it does for about
+    n (1 − level) of n samples of g. Outliers widen an ordinary estimate: find them with one that
+    resists, such as `student_t.fit`. NaN rows are not outliers, and a level outside [0, 1] in an
+    array marks nothing.
 
     Raises:
         ValueError: sizes differ, batch shapes do not broadcast, or `level` is a number not between
@@ -191,8 +192,8 @@ def aic(
     """Akaike's criterion 2k − 2 log L of a fit to rows x; smaller is better. O(n d²)
 
     `x` is `(..., n, d)`, with `weights` and a `mask` as in `moments`. k is d for the mean and
-    `g.cov.num_parameters` (for `Sum` and `Scaled` an upper bound), unless `parameters` says
-    something else: of the covariance, `fit` of a `LowRank` has 1 + d r − r (r − 1)/2.
+    `g.cov.num_parameters` (for `Sum` and `Scaled` an upper bound), unless `parameters` is given, as
+    after `fit` with `LowRank`, whose covariance has 1 + d r − r (r − 1)/2.
 
     Raises:
         ValueError: sizes differ or batch shapes do not broadcast.

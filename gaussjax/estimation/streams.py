@@ -33,8 +33,8 @@ class Moments:
     """Σ w, the mean, and a lower root R of the scatter R Rᵀ = Σ w (x − μ)(x − μ)ᵀ. A pytree.
 
     `low` `(..., d + 1, d + 1)` is what rounding took from [[Σ w, 0], [μ, R]]: sums over millions of
-    parts stay exact. `radial` is empty, or, with `moments(..., fourth=True)`, of d + 1
-    numbers: with y = (x − μ)/s and s² = tr(R Rᵀ)/Σ w the means of ‖y‖² y and of ‖y‖⁴.
+    parts stay exact. `radial` is empty; `moments(..., fourth=True)` puts d + 1
+    numbers there: the means of ‖y‖² y and ‖y‖⁴, for y = (x − μ)/s and s² = tr(R Rᵀ)/Σ w.
 
     >>> moments(jnp.eye(3))
     Moments(weight=Array(3., dtype=float32), mean=Array([...], dtype=float32), root=float32[3,3],
@@ -66,8 +66,8 @@ def moments(
     `x` is `(..., n, d)`. A row of weight 2 is two equal rows: `weights` `(..., n)` are not negative
     and need not sum to one. Rows off the mask `(..., n)` are not read and may be NaN: padding.
     `fourth` adds what `ledoit_wolf` needs. Exact in float32 for data far from zero, and for nearly
-    dependent columns: where the Gram matrix would lose their digits the root comes by QR. No rows
-    give the moments that `merge_moments` leaves others alone with. NaN where a value, or a weight,
+    dependent columns: where the Gram matrix would lose their digits the root comes by QR. Moments
+    of no rows are the neutral element of `merge_moments`. NaN where a value, or a weight,
     is not finite, or a weight negative.
 
     Raises:
@@ -123,8 +123,8 @@ def merge_moments(a: Moments, b: Moments) -> Moments:
 def merge_moments_over(m: Moments, axis_name: str | tuple[str, ...]) -> Moments:
     """Moments of the data of all devices along an axis of a `shard_map`, by one `psum`. O(p d³)
 
-    Each of the p devices has the moments of its own rows, and all get those of the whole: they are
-    put side by side by a sum, and then merged two by two.
+    Each of the p devices has the moments of its own rows, and all get those of the whole: one sum
+    gathers them, and each device merges them in pairs.
 
     Raises:
         TypeError: `m` is not Moments.

@@ -146,10 +146,10 @@ def fit(
 ) -> StudentT:
     """The maximum likelihood t, by EM: outliers hardly move it. O(n d²) a step
 
-    A row counts (ν + d)/(ν + δ²) with δ² its squared distance: far ones little. `degrees` ν is
-    given, `()` or `(...)` (3 to 5 is usual for robustness), or estimated, between 0.1 and 1,000.
-    `data`, `weights` and `mask` as in `moments`. It ends when a step changes nothing but by
-    rounding. Derivatives are those of where it ends.
+    A row has the weight (ν + d)/(ν + δ²), δ² being its squared distance, so that distant rows count
+    little. `degrees` ν is given, `()` or `(...)` (3 to 5 is usual for robustness), or estimated,
+    between 0.1 and 1,000. `data`, `weights` and `mask` as in `moments`. It ends when a step changes
+    only rounding. Derivatives are those of the fixed point.
 
     Raises:
         ValueError: there are no more than d rows, or (where the values are known) a value is not
@@ -157,8 +157,8 @@ def fit(
             rows are in one place or plane, so that no scale is best. Under `jit` such an element of
             a batch is NaN.
 
-    Source: Kent, Tyler & Vardi, Commun. Stat. Simul. 23 (1994), for dividing by Σ of what rows
-    count; Liu & Rubin, Statistica Sinica 5 (1995), for ν.
+    Source: Kent, Tyler & Vardi, Commun. Stat. Simul. 23 (1994), for dividing by the sum of the
+    weights; Liu & Rubin, Statistica Sinica 5 (1995), for ν.
 
     >>> x = jnp.array([[0.0], [1.0], [2.0], [3.0], [1e4]])
     >>> bool(fit(x, degrees=1.0).location[0] < 2.5)

@@ -16,9 +16,9 @@ class GaussianHead(nnx.Module):
 
     `form` is any of `gaussjax.parametrize`: diagonal, low rank, full, banded or precision. `scale`
     is the unit, a number or a tuple of `dim` ones, such as the spread of the targets: the head
-    starts near N(0, diag(scale²)), and what has to be positive stays within a thousandth and a
-    thousand units, unless `diagonal` is another map. So whatever the features are, the Gaussian is
-    a valid one. Where the layer computes in bfloat16 or float16 the Gaussian is of float32.
+    starts near N(0, diag(scale²)), and what has to be positive stays between a thousandth and a
+    thousand units, unless `diagonal` is another map. So the Gaussian is valid whatever the features
+    are. Where the layer computes in bfloat16 or float16 the Gaussian is in float32.
 
     Raises:
         ValueError: `scale` is not positive, or `diagonal` does not take the value 1.

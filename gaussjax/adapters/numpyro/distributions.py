@@ -34,7 +34,7 @@ from gaussjax.linalg.products import dot
 class GaussianDistribution(dist.Distribution):
     """A Gaussian as a distribution of NumPyro: for `numpyro.sample`, plates, inference, mixtures.
 
-    All that it is made of is reparameterised.
+    All its parameters are reparameterised.
     """
 
     arg_constraints: dict[str, Any] = {  # noqa: RUF012 (as NumPyro declares it)
@@ -118,7 +118,7 @@ promote_batch_shape.register(GaussianDistribution, _promoted)
 
 @functools.singledispatch
 def from_numpyro(distribution: Any) -> Gaussian:
-    """A normal distribution of NumPyro as a Gaussian. O(1), mostly
+    """A normal distribution of NumPyro as a Gaussian. O(1) for most
 
     Normal (in one dimension), independent and expanded ones, `MultivariateNormal`,
     `LowRankMultivariateNormal`, `CirculantNormal`, `MatrixNormal` (its event is the matrix row by

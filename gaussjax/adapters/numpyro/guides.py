@@ -41,7 +41,7 @@ class AutoGaussian(AutoContinuous):
     """A guide of a mean and a covariance of any form of `gaussjax.parametrize`.
 
     `init_scale` is the standard deviation that each latent variable starts from. The covariance is
-    D U D: U of the form, D diagonal, so that a variable's unit is one number for an optimiser.
+    D U D, with U of the form and D diagonal: the unit of a variable is one parameter.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class AutoLowRank(AutoGaussian):
 
 
 class AutoBanded(AutoGaussian):
-    """A banded precision: each variable beside `bandwidth` next ones. O(d · bandwidth) parameters
+    """A banded precision: each variable with the next `bandwidth`. O(d · bandwidth) parameters
 
     For latent variables in the order of a chain, such as the states of a time series.
     """
