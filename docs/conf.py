@@ -48,6 +48,7 @@ extensions = [
     "sphinxcontrib.bibtex",
     "reference",  # _ext/reference.py
     "offline",  # _ext/offline.py
+    "keywords",  # _ext/keywords.py
 ]
 exclude_patterns = ["_ext", "_build"]
 default_role = "code"
@@ -112,6 +113,7 @@ html_theme_options = {
 html_static_path = ["_static"]
 html_favicon = "_static/favicon.svg"
 html_css_files = ["site.css"]
+html_search_scorer = "_static/scorer.js"
 html_copy_source = False
 html_show_sourcelink = False
 html_show_copyright = False

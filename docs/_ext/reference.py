@@ -50,7 +50,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
 
 
 def groups() -> list[Group]:
-    """All groups: of the package, of its public modules, of the adapters."""
+    """All groups: of the package, of its public modules, of the adapters, of plots."""
     package = importlib.import_module("gaussjax")
     found, modules = [], []
     for title, names in titled_names(Path(str(package.__file__)).read_text()):
@@ -59,16 +59,14 @@ def groups() -> list[Group]:
         if values:
             found.append(Group(title, "gaussjax", values))
     adapters = importlib.import_module("gaussjax.adapters")
-    modules += [importlib.import_module("gaussjax.covariances")]
+    modules += [importlib.import_module(f"gaussjax.{name}") for name in ("covariances", "plots")]
     modules += [
         importlib.import_module(f"gaussjax.adapters.{module.name}")
         for module in pkgutil.iter_modules(adapters.__path__)
         if not module.name.startswith("_")
     ]
-    listed = {name for group in found for name in group.names}
-    for module in modules:
-        found += of_module(module, listed if module.__name__ == "gaussjax.covariances" else set())
-    return found
+    listed = [getattr(package, name) for group in found for name in group.names]
+    return found + [group for module in modules for group in of_module(module, listed)]
 
 
 def titled_names(source: str) -> Iterator[tuple[str, list[str]]]:
@@ -84,8 +82,8 @@ def titled_names(source: str) -> Iterator[tuple[str, list[str]]]:
     yield title, names
 
 
-def of_module(module: ModuleType, listed: set[str]) -> list[Group]:
-    """A public module's own names, and a group for each module in it."""
+def of_module(module: ModuleType, listed: list[Any]) -> list[Group]:
+    """A public module's own names that are not listed yet, and a group for each module in it."""
     names = getattr(module, "__all__", None) or [
         name
         for name, value in vars(module).items()
@@ -94,10 +92,16 @@ def of_module(module: ModuleType, listed: set[str]) -> list[Group]:
         and value.__module__ == module.__name__
     ]
     inner = [getattr(module, n) for n in names if inspect.ismodule(getattr(module, n))]
-    own = [n for n in names if n not in listed and not inspect.ismodule(getattr(module, n))]
-    return [Group(module.__name__, module.__name__, own)] + [
-        group for part in inner for group in of_module(part, set())
+    known = [*listed, *inner]
+    own = [n for n in names if not any(getattr(module, n) is value for value in known)]
+    return [Group(f"gaussjax.{called(module.__name__)}", module.__name__, own)] + [
+        group for part in inner for group in of_module(part, listed)
     ]
+
+
+def called(module: str) -> str:
+    """What users write after `gaussjax.`: `student_t` is where `gaussjax/__init__.py` puts it."""
+    return module.removeprefix("gaussjax.").removeprefix("estimation.")
 
 
 # Pages ------------------------------------------------------------------------------------------
@@ -161,7 +165,7 @@ def described(value: Any) -> str:
 def page_of_name(module: str, name: str, where: ModuleType) -> str:
     """The whole docstring."""
     value = getattr(where, name)
-    lines = title(name)
+    lines = title(name if module == "gaussjax" else f"{called(module)}.{name}")
     if isinstance(value, UnionType):
         lines += [plain(described(value))]
     elif inspect.isclass(value):
