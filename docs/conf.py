@@ -117,3 +117,4 @@ html_search_scorer = "_static/scorer.js"
 html_copy_source = False
 html_show_sourcelink = False
 html_show_copyright = False
+html_context = {"default_mode": "auto"}  # light or dark, as the reader's system
