@@ -42,6 +42,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     """Writes the pages before Sphinx looks for pages, and reads docstrings first."""
     app.connect("builder-inited", write_pages, priority=100)
     app.connect("autodoc-process-docstring", to_restructured_text, priority=100)
+    app.connect("autodoc-process-signature", with_short_defaults)
     app.add_config_value("cells", "", "env")  # a changed library is read, and run, again
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
@@ -245,6 +246,15 @@ def to_restructured_text(
     if shapes:
         where = len(lines) if first is None else first
         lines[where:where] = ["", *shapes, ""]
+
+
+def with_short_defaults(
+    app: Sphinx, what: str, name: str, value: Any, options: Any, signature: str | None, result: Any
+) -> tuple[str, Any] | None:
+    """A class that is a default by its name, as it is written in the code."""
+    if not signature:
+        return None
+    return re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", signature), result
 
 
 def plain(line: str) -> str:
