@@ -13,8 +13,9 @@ var Scorer = {
 
   /* Titles share a word with the query if they begin alike: "filters" and "filtering". */
   score: ([page, title, anchor, , score, , kind]) => {
+    const common = /^(a|an|and|for|from|how|in|is|not|of|on|or|some|the|to|with)?$/;
     const words = (text) =>
-      text.toLowerCase().split(/[^\p{L}\p{N}]+/u).filter((word) => word.length > 1);
+      text.toLowerCase().split(/[^\p{L}\p{N}]+/u).filter((word) => !common.test(word));
     const stem = (word) => word.slice(0, Math.max(3, Math.min(word.length, 7) - 2));
     const query = words(new URLSearchParams(window.location.search).get("q") ?? "");
     const known = words(title);
@@ -23,8 +24,10 @@ var Scorer = {
     const guide = /^(start|tutorials|coming-from)\/|^[^/]*$/.test(page);
     return (
       score +
-      (query.length ? (20 * shared) / query.length : 0) +
-      (guide ? 2 : 0) -
+      (20 * shared) / Math.max(query.length, 1) +
+      (10 * shared) / Math.max(known.length, 1) +
+      (guide ? 2 : 0) +
+      (page === "start/troubleshooting" ? 3 : 0) -
       (listing ? 15 : 0) -
       (kind === "object" ? 20 : 0)
     );
