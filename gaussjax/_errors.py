@@ -63,6 +63,8 @@ def bool_array(name: str, value: Any) -> Array:
 
 def numbers(name: str, value: Any) -> np.ndarray:
     """One static number or several, as a NumPy array."""
+    if isinstance(value, jax.core.Tracer):
+        raise TypeError(f"{name} must be static, got a tracer.")
     array = np.asarray(_array_of_list(name, value))
     if not _is_real(array):
         raise TypeError(f"{name} must be a number, or a sequence of some, got {value!r}.")
@@ -380,6 +382,14 @@ def dimension(name: str, value: Any) -> int:
     if value < 0:
         raise ValueError(f"{name} must not be negative, got {value}.")
     return int(value)
+
+
+def form(name: str, value: Any, expected: type) -> Any:
+    """Refuses what is no form, such as the class of one or its name."""
+    if not isinstance(value, expected):
+        got = value.__name__ if isinstance(value, type) else type(value).__name__
+        raise TypeError(f"{name} must be a form, such as FullForm(), got {got}.")
+    return value
 
 
 def no_form(name: str, cov: Any, known: Iterable[type]) -> TypeError:

@@ -405,6 +405,18 @@ def test_flax_writes_and_reads_every_structure(kind):
         serialization.from_state_dict(g, {"mean": g.mean})
 
 
+def test_flax_writes_and_reads_moments_and_laws_of_estimates():
+    serialization = pytest.importorskip("flax.serialization")
+    importlib.import_module("gaussjax.adapters.flax")
+    rows = np.random.default_rng(0).normal(size=(9, 2)).astype(np.float32)
+    g = gj.standard(2)
+    state = gj.moments(rows), gj.StudentT(jnp.float32(3.0), g.mean, g.cov)
+    zero = jax.tree.map(jnp.zeros_like, state)
+    again = serialization.from_bytes(zero, serialization.to_bytes(state))
+    for x, y in zip(jax.tree.leaves(again), jax.tree.leaves(state), strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
 def test_a_train_state_of_a_gaussian_is_trained_and_restored():
     serialization = pytest.importorskip("flax.serialization")
     optax, train_state = (

@@ -13,6 +13,7 @@ from gaussjax import parametrize as pz
 flax = pytest.importorskip("flax")
 optax = pytest.importorskip("optax")
 FORMS = {
+    "isotropic": pz.IsotropicForm(),
     "diagonal": pz.DiagonalForm(),
     "low rank": pz.LowRankForm(1),
     "full": pz.FullForm(),
@@ -93,6 +94,10 @@ def test_a_scale_that_is_none_and_a_map_that_does_not_start_at_one_are_refused(l
     for scale in (0.0, (1.0, -1.0), (1.0, 2.0, 3.0)):
         with pytest.raises(ValueError, match="scale must be a positive number, or 2 of them"):
             HEADS[library](pz.FullForm(), scale=scale)
+    with pytest.raises(TypeError, match="scale must be a number, or a sequence of some"):
+        HEADS[library](pz.FullForm(), scale="wide")
+    with pytest.raises(TypeError, match="scale must be static, got a tracer"):
+        jax.jit(lambda x: HEADS[library](pz.FullForm(), scale=x)[0])(1.0)
     with pytest.raises(ValueError, match="diagonal must take the value 1"):
         HEADS[library](pz.FullForm(), diagonal=pz.Exp(floor=2.0))
 

@@ -201,6 +201,8 @@ def test_a_flow_with_a_gaussian_base_is_fitted_and_leaves_the_base_as_it_is():
     for x, y in zip(jax.tree.leaves(found["to_flowjax"]), jax.tree.leaves(g), strict=True):
         np.testing.assert_array_equal(x, y)
     assert gj.kl_divergence(found["to_learnable_flowjax"], g) > 1e-4
+    standard = module.from_flowjax(module.to_learnable_flowjax(gj.standard(2)))
+    close(gj.kl_divergence(standard, gj.standard(2)), 0)
 
 
 def test_normals_of_flowjax_are_gaussians_and_batches_are_refused():
@@ -284,6 +286,11 @@ def test_operators_of_lineax_become_covariances():
     tagged = lineax.MatrixLinearOperator(matrix, lineax.positive_semidefinite_tag)
     cov = module.from_lineax(tagged)
     close(gj.covariance(gj.Gaussian(jnp.zeros(2), cov)), matrix)
+    diagonal = lineax.DiagonalLinearOperator(jnp.array([1.0, 4.0]))
+    unit = lineax.IdentityLinearOperator(jax.ShapeDtypeStruct((2,), jnp.float32))
+    tagged = lineax.TaggedLinearOperator(diagonal, lineax.positive_semidefinite_tag)
+    for operator, scale in ((diagonal, [1, 2]), (unit, [1, 1]), (tagged, [1, 2])):
+        close(module.from_lineax(operator).scale, scale)
     with pytest.raises(TypeError, match="must be positive semidefinite"):
         module.from_lineax(lineax.MatrixLinearOperator(matrix))
     with pytest.raises(ValueError, match=r"got batch shape \(3,\)"):
@@ -337,6 +344,23 @@ def test_arrays_for_blackjax_are_the_same_metric(kind):
         assert isinstance(arrays, metrics.LowRankInverseMassMatrix)
     else:
         assert arrays.shape == expected[kind]
+
+
+def test_what_is_no_inverse_mass_matrix_of_blackjax_is_refused():
+    module = adapter("blackjax")
+    convert, eye = module.from_inverse_mass_matrix, jnp.eye(3)
+    many = module.LowRankInverseMassMatrix(jnp.ones((2, 3)), eye[None, :, :1], jnp.ones((2, 1)))
+    for wrong in (jnp.stack([eye, eye]), 2.0, many):
+        with pytest.raises(ValueError, match=r"must have shape \(d,\).*, got \("):
+            convert(wrong)
+    with pytest.raises(ValueError, match="must not be negative"):
+        convert(jnp.array([-1.0, 4.0]))
+    with pytest.raises(TypeError, match="matrix must be a real array"):
+        convert(lambda momentum: momentum)
+    stacked = jax.vmap(lambda m: convert(m).lower)(jnp.stack([eye, 4 * eye]))
+    np.testing.assert_array_equal(stacked[1], 2 * eye)
+    with pytest.raises(ValueError, match=r"got batch shape \(5,\)"):
+        module.to_metric(gj.from_scale(jnp.zeros((5, 2)), jnp.ones(2)))
 
 
 def test_nuts_of_blackjax_samples_covariances_by_their_vectors():

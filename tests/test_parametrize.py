@@ -100,6 +100,7 @@ def test_packing_works_under_jit_and_vmap_and_in_batches(form):
 # Forms -------------------------------------------------------------------------------------------
 
 FORMS = {
+    "isotropic": pz.IsotropicForm(),
     "diagonal": pz.DiagonalForm(),
     "low rank": pz.LowRankForm(2),
     "full": pz.FullForm(),
@@ -153,13 +154,18 @@ def test_parts_with_other_batches_become_vectors_of_the_whole():
 
 def test_what_no_vector_stands_for_is_refused_or_nan():
     toeplitz = gj.from_toeplitz(jnp.zeros(3), jnp.array([2.0, 1.0, 0.5]))
-    with pytest.raises(TypeError, match=r"structures Diagonal, LowRank, .*, got Toeplitz: as_chol"):
+    with pytest.raises(
+        TypeError, match=r"structures Isotropic, Diagonal, LowRank, .*, got Toeplitz: as_chol"
+    ):
         pz.vector_from_gaussian(toeplitz)
     assert pz.vector_from_gaussian(gj.as_cholesky(toeplitz)).shape == (9,)
     with pytest.raises(ValueError, match="must have 6 entries"):
         pz.gaussian_from_vector(jnp.zeros(9), 3, form=pz.DiagonalForm())
     with pytest.raises(ValueError, match="rank must not be negative"):
         pz.LowRankForm(-1)
+    for wrong in (pz.FullForm, "full"):
+        with pytest.raises(TypeError, match=r"form must be a form, such as FullForm\(\), got "):
+            pz.gaussian_size(3, wrong)
     with pytest.raises(ValueError, match="positive, finite and in order, got 2"):
         pz.Bounded(2.0, 1.0)
     scales = gj.Gaussian(jnp.zeros((2, 2)), gj.Diagonal(jnp.array([[1.0, -1.0], [1.0, 2.0]])))

@@ -18,10 +18,11 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float
 
 from gaussjax import gaussian as gs
+from gaussjax._errors import batch_shape, real_array
 from gaussjax._lift import lift, structure_argument
 from gaussjax.adapters._extras import missing
-from gaussjax.constructors import from_covariance
-from gaussjax.covariances import Covariance, Diagonal, Root
+from gaussjax.constructors import from_covariance, from_variance
+from gaussjax.covariances import Covariance, Root
 from gaussjax.gaussian import Gaussian
 from gaussjax.linalg.products import dot
 from gaussjax.linalg.semidefinite import principal_axes
@@ -109,9 +110,10 @@ def from_inverse_mass_matrix(matrix: Any) -> Covariance:
     """The covariance that an inverse mass matrix stands for, as window adaptation returns it.
 
     `Diagonal` of variances, `Cholesky` of a matrix, and a `Root`, `(d, d)`, of BlackJAX's low-rank
-    form, whose eigenvalues may be below one.
+    form, whose eigenvalues may be below one. `vmap` it over the matrices of many chains.
 
     Raises:
+        TypeError: it is not an array, such as a metric that is a function.
         ValueError: it has neither one axis nor two equal ones, or is not positive definite.
 
     >>> from_inverse_mass_matrix(jnp.array([1.0, 9.0]))
@@ -119,18 +121,26 @@ def from_inverse_mass_matrix(matrix: Any) -> Covariance:
     """
     if isinstance(matrix, LowRankInverseMassMatrix):
         sigma, vectors, values = matrix
+        _shaped("sigma", sigma, "(d,)", 1)
         inner = dot(vectors * (jnp.sqrt(values) - 1), vectors.T)
         return Root(sigma[:, None] * (jnp.eye(len(sigma), dtype=sigma.dtype) + inner))
-    array = jnp.asarray(matrix)
-    if array.ndim == 1:
-        return Diagonal(jnp.sqrt(array))
-    return from_covariance(jnp.zeros(array.shape[-1:], array.dtype), array).cov
+    array = _shaped("matrix", real_array("matrix", matrix), "(d,) or (d, d)", 1, 2)
+    make = from_variance if array.ndim == 1 else from_covariance
+    return make(jnp.zeros(array.shape[-1], array.dtype), array).cov
+
+
+def _shaped(name: str, array: Array, expected: str, *ranks: int) -> Array:
+    if array.ndim not in ranks:
+        raise ValueError(
+            f"{name} must have shape {expected}, got {array.shape}: vmap goes over many chains."
+        )
+    return array
 
 
 def _one_covariance(g: Any) -> Covariance:
     whole = structure_argument("g", g, Gaussian, Covariance)
     cov = whole.cov if isinstance(whole, Gaussian) else whole
-    shape = _centred(cov).batch_shape
+    shape = batch_shape("g", whole)
     if shape:
         raise ValueError(f"g must be one Gaussian or covariance, got batch shape {shape}.")
     return cov

@@ -74,7 +74,7 @@ def to_lineax(g: Gaussian | Covariance) -> CovarianceOperator:
     """
     whole = structure_argument("g", g, Gaussian, Covariance)
     cov = whole.cov if isinstance(whole, Gaussian) else whole
-    shape = batch_shape("g", cov)
+    shape = batch_shape("g", whole)
     if shape:
         raise ValueError(f"g must be one Gaussian or covariance, got batch shape {shape}.")
     return CovarianceOperator(cov)
@@ -93,7 +93,7 @@ def from_lineax(operator: lineax.AbstractLinearOperator) -> Covariance:
         return operator.cov
     if not isinstance(operator, lineax.AbstractLinearOperator):
         raise TypeError(f"operator must be one of lineax, got {type(operator).__name__}.")
-    if isinstance(operator, lineax.DiagonalLinearOperator):
+    if lineax.is_diagonal(operator):
         return Diagonal(jnp.sqrt(lineax.diagonal(operator)))
     if not lineax.is_positive_semidefinite(operator):
         raise TypeError(

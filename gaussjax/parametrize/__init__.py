@@ -35,6 +35,7 @@ from gaussjax.parametrize.forms import (
     DiagonalForm,
     Form,
     FullForm,
+    IsotropicForm,
     LowRankForm,
     PrecisionForm,
 )
@@ -74,6 +75,7 @@ __all__ = [
     "DiagonalForm",
     "Form",
     "FullForm",
+    "IsotropicForm",
     "LowRankForm",
     "PrecisionForm",
     "form_of",

@@ -18,6 +18,7 @@ from gaussjax.covariances import (
     Cholesky,
     Covariance,
     Diagonal,
+    Isotropic,
     LowRank,
     PrecisionCholesky,
 )
@@ -54,6 +55,31 @@ class Form(abc.ABC):
     @abc.abstractmethod
     def isotropic(self, dim: int, scale: float) -> Covariance:
         """scale² I in this form, where a fit may start."""
+
+
+@dataclasses.dataclass(frozen=True)
+class IsotropicForm(Form):
+    """`Isotropic`: one standard deviation for all coordinates; none of no dimension."""
+
+    def size(self, dim: int) -> int:
+        """One."""
+        return min(dim, 1)
+
+    def covariance(self, entries: Array, dim: int, diagonal: Positive, /) -> Covariance:
+        """The deviation from the positive map."""
+        return Isotropic(diagonal(entries[0]) if dim else jnp.ones((), entries.dtype), dim)
+
+    def entries(self, cov: Any, diagonal: Positive, /) -> Array:
+        """The inverse."""
+        return diagonal.inverse(cov.scale)[None][: cov.dim]
+
+    def log_jacobian(self, entries: Array, dim: int, diagonal: Positive, /) -> Array:
+        """Its log slope."""
+        return jnp.sum(diagonal.log_slope(entries))
+
+    def isotropic(self, dim: int, scale: float) -> Covariance:
+        """The only one."""
+        return Isotropic(jnp.asarray(scale, float), dim)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,6 +18,7 @@ from gaussjax.covariances import (
     Cholesky,
     Covariance,
     Diagonal,
+    Isotropic,
     LowRank,
     PrecisionCholesky,
 )
@@ -27,12 +28,14 @@ from gaussjax.parametrize.forms import (
     DiagonalForm,
     Form,
     FullForm,
+    IsotropicForm,
     LowRankForm,
     PrecisionForm,
 )
 from gaussjax.parametrize.positive import Exp, Positive
 
 FORMS: dict[type, Callable[[Any], Form]] = {
+    Isotropic: lambda cov: IsotropicForm(),
     Diagonal: lambda cov: DiagonalForm(),
     LowRank: lambda cov: LowRankForm(cov.factor.shape[-1]),
     Cholesky: lambda cov: FullForm(),
@@ -45,13 +48,13 @@ def gaussian_size(dim: int, form: Form = FullForm()) -> int:
     """Length of the vector that `gaussian_from_vector` takes: d and the entries of the form.
 
     Raises:
-        TypeError, ValueError: `dim` is not an integer, or negative.
+        TypeError, ValueError: `dim` is not an integer, or negative; `form` is no form.
 
     >>> gaussian_size(3), gaussian_size(3, DiagonalForm())
     (9, 6)
     """
     dim = _errors.dimension("dim", dim)
-    return dim + form.size(dim)
+    return dim + _errors.form("form", form, Form).size(dim)
 
 
 def gaussian_from_vector(

@@ -3,9 +3,9 @@
 `gaussjax.adapters.flax.nnx.GaussianHead` and `gaussjax.adapters.flax.linen.GaussianHead` are such
 layers. Once this package is imported `to_bytes`, `from_bytes`, `to_state_dict` and
 `from_state_dict` take a Gaussian anywhere in a tree: parameters, a `TrainState`, the state of an
-optimiser. Static fields come from the target. As flax wants a dictionary there, a `TrainState`
-takes `params={"g": g}`, not a bare Gaussian. A module of NNX takes a Gaussian for an attribute,
-such as a prior, as data that training leaves as it is.
+optimiser; and `Moments` and `StudentT`, too. Static fields come from the target. As flax wants a
+dictionary there, a `TrainState` takes `params={"g": g}`, not a bare Gaussian. A module of NNX takes
+a Gaussian for an attribute, such as a prior, as data that training leaves as it is.
 
 >>> import gaussjax as gj
 >>> from flax.serialization import from_bytes, to_bytes

@@ -10,6 +10,7 @@ from jax.nn.initializers import variance_scaling
 from jaxtyping import Array
 
 from gaussjax import transforms
+from gaussjax._errors import numbers
 from gaussjax.gaussian import Gaussian
 from gaussjax.parametrize import Bounded, Form, Positive, gaussian_from_vector
 
@@ -50,9 +51,10 @@ def checked(scale: Scale, dim: int) -> Scale:
     """A scale, or `dim` of them, as static numbers.
 
     Raises:
+        TypeError: they are not numbers, or traced.
         ValueError: they are not positive and finite, or not as many.
     """
-    values = np.asarray(scale, float)
+    values = numbers("scale", scale).astype(float)
     if values.shape not in ((), (dim,)) or not np.all((values > 0) & (values < np.inf)):
         raise ValueError(f"scale must be a positive number, or {dim} of them, got {scale}.")
     return values.tolist() if values.ndim == 0 else tuple(values.tolist())

@@ -8,7 +8,7 @@ from typing import Any
 
 from flax import nnx, serialization
 
-from gaussjax import covariances
+from gaussjax import covariances, estimation
 from gaussjax._struct import replaced
 from gaussjax.gaussian import Gaussian
 
@@ -51,6 +51,7 @@ def _names(tree: Any) -> list[str]:
     return [f.name for f in dataclasses.fields(tree) if not f.metadata.get("static")]
 
 
-for _class in (Gaussian, *(getattr(covariances, name) for name in covariances.__all__)):
+_LAWS = Gaussian, estimation.Moments, estimation.NormalInverseWishart, estimation.StudentT
+for _class in (*_LAWS, *(getattr(covariances, name) for name in covariances.__all__)):
     if isinstance(_class, type) and dataclasses.is_dataclass(_class):
         _registered(_class, override=True)  # where this module is loaded again

@@ -16,6 +16,7 @@ the parameters: any optimiser may move them. `AutoGaussian(model, form=…)` tak
 BandedPrecision(lower=float32[2,3])
 """
 
+import math
 from typing import Any
 
 import jax.numpy as jnp
@@ -27,9 +28,8 @@ from numpyro.distributions.transforms import LowerCholeskyAffine
 from numpyro.infer.autoguide import AutoContinuous
 from numpyro.infer.initialization import init_to_uniform
 
+from gaussjax import _errors, transforms
 from gaussjax import gaussian as gs
-from gaussjax import transforms
-from gaussjax._errors import dimension
 from gaussjax.adapters.numpyro.distributions import GaussianDistribution, to_numpyro
 from gaussjax.gaussian import Gaussian
 from gaussjax.parametrize import BandedForm, Exp, Form, FullForm, LowRankForm
@@ -53,9 +53,9 @@ class AutoGaussian(AutoContinuous):
         init_loc_fn: Any = init_to_uniform,
         init_scale: float = 0.1,
     ) -> None:
-        if not init_scale > 0:
-            raise ValueError(f"init_scale must be positive, got {init_scale}.")
-        self._form, self._init_scale = form, init_scale
+        if not 0 < init_scale < math.inf:
+            raise ValueError(f"init_scale must be positive and finite, got {init_scale}.")
+        self._form, self._init_scale = _errors.form("form", form, Form), init_scale
         super().__init__(model, prefix=prefix, init_loc_fn=init_loc_fn)
 
     def _form_of(self, dim: int) -> Form:
@@ -110,7 +110,7 @@ class AutoLowRank(AutoGaussian):
     """A diagonal plus W Wᵀ with `rank` columns, √d if left out. O(d · rank) parameters"""
 
     def __init__(self, model: Any, *, rank: int | None = None, **options: Any) -> None:
-        self.rank: int | None = None if rank is None else dimension("rank", rank)
+        self.rank: int | None = None if rank is None else _errors.dimension("rank", rank)
         super().__init__(model, **options)
 
     def _form_of(self, dim: int) -> Form:
