@@ -353,7 +353,7 @@ def test_what_is_no_inverse_mass_matrix_of_blackjax_is_refused():
     for wrong in (jnp.stack([eye, eye]), 2.0, many):
         with pytest.raises(ValueError, match=r"must have shape \(d,\).*, got \("):
             convert(wrong)
-    with pytest.raises(ValueError, match="must not be negative"):
+    with pytest.raises(ValueError, match="must be finite and not negative"):
         convert(jnp.array([-1.0, 4.0]))
     with pytest.raises(TypeError, match="matrix must be a real array"):
         convert(lambda momentum: momentum)
