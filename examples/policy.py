@@ -14,7 +14,7 @@ Gaussians that share one part, the KL divergence is that of the other part,
 
     KL(N(μ₀, Σ₀) ‖ N(μ, Σ₀)) ≤ ε_μ        KL(N(μ₀, Σ₀) ‖ N(μ₀, Σ)) ≤ ε_Σ.
 
-One bound for both would let the variance collapse to pay for a step of the mean. `gj.kl_divergence`
+One bound for both would let the variance collapse to pay for a step of the mean. `gj.decoupled_kl`
 keeps its digits between nearly equal policies, where a trust region lives. Here a policy that is
 linear in s learns to push towards a target, with an entropy bonus:
 
@@ -69,13 +69,6 @@ def squashed(g: gj.Gaussian) -> distrax.Transformed:
     return distrax.Transformed(to_distrax(g), distrax.Block(distrax.Tanh(), 1))
 
 
-def parts(old: gj.Gaussian, new: gj.Gaussian) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
-    """KL divergences of the means and of the covariances, each with the other part of `old`."""
-    of_mean = gj.kl_divergence(old, gj.Gaussian(new.mean, old.cov))
-    of_covariance = gj.kl_divergence(old, gj.Gaussian(old.mean, new.cov))
-    return of_mean, of_covariance
-
-
 def reward(states: Float[Array, "n s"], actions: Float[Array, "n d"]) -> Float[Array, " n"]:
     """Minus the weighted squared distance from the best action."""
     error = actions - jnp.tanh(states @ MAP.T)
@@ -111,7 +104,7 @@ def main(
 
     def loss(params: Params, prices: Array, key: Array, old: Params, states: Array) -> Array:
         """Lagrangian of the constrained gain, negated for the prices."""
-        found = parts(latent(old, states), latent(params, states))
+        found = gj.decoupled_kl(latent(old, states), latent(params, states))
         excess = jnp.stack([jnp.mean(x) for x in found]) - bounds
         price = jnp.exp(prices)
         fixed = jax.lax.stop_gradient
@@ -138,7 +131,7 @@ def main(
 
         state, _ = jax.lax.scan(step, carry, jax.random.split(key, steps))
         states = jax.random.uniform(key, (batch, DIM), minval=-1, maxval=1)
-        found = parts(latent(old, states), latent(state[0], states))
+        found = gj.decoupled_kl(latent(old, states), latent(state[0], states))
         value = gain(key, state[0], states)
         return state, (value, *(jnp.mean(x) for x in found))
 
