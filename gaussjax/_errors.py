@@ -325,7 +325,7 @@ def no_natural_gradient(cov: Any) -> TypeError:
     return TypeError(
         f"natural_gradient has no closed form for {type(cov).__name__}, in which parameters are "
         "tied: use a diagonal, a root of Σ, a Cholesky factor of Σ or Σ⁻¹, a banded precision, a "
-        "circulant, or blocks or Kronecker products of those."
+        "circulant, low rank with (d − r)² ≥ d + r, or blocks or Kronecker products of those."
     )
 
 

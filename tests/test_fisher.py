@@ -12,7 +12,7 @@ import gaussjax as gj
 
 IDENTIFIED = ["isotropic", "diagonal", "cholesky", "precision", "circulant", "banded_precision"]
 IDENTIFIED += ["stacked_blocks"]
-MANY = ["kronecker", "root"]  # arrays give one law: a step is one of those that move it so
+MANY = ["kronecker", "root"]  # many steps move the law alike: it is one of them
 
 
 def fisher_of(g):
@@ -66,10 +66,50 @@ def test_natural_gradients_take_batches_and_go_downhill():
     assert loss(g) < 1e-3
 
 
+@pytest.mark.parametrize(("d", "r"), [(5, 0), (8, 2), (30, 3)])
+def test_a_natural_gradient_of_low_rank_undoes_the_information(d, r):
+    """F t has Σ⁻¹dΣΣ⁻¹ times the derivative of Σ; a row with little noise has a leverage near 1."""
+    rng = np.random.default_rng(0)
+    scale, factor = rng.uniform(0.5, 2, d).astype("f4"), rng.normal(size=(d, r)).astype("f4")
+    scale[1] = 0.05
+    dscale, dfactor = rng.normal(size=d), rng.normal(size=(d, r))
+
+    def change(dscale, dfactor):
+        half = np.diag(scale * dscale) + dfactor @ factor.T.astype(float)
+        return half + half.T
+
+    inverse = np.linalg.inv(np.diag(scale.astype(float) ** 2) + factor @ factor.T.astype(float))
+    slope = inverse @ change(dscale, dfactor) @ inverse
+    parts = (np.diag(slope) * scale, slope @ factor)
+    g, cotangent = (
+        gj.Gaussian(jnp.zeros(d), gj.LowRank(*(jnp.asarray(x, jnp.float32) for x in both)))
+        for both in ((scale, factor), parts)
+    )
+    step = gj.natural_gradient(g, cotangent).cov
+    np.testing.assert_allclose(step.scale, dscale, rtol=1e-4, atol=1e-5)
+    moved = change(np.asarray(step.scale, float), np.asarray(step.factor, float))
+    np.testing.assert_allclose(moved, change(dscale, dfactor), rtol=1e-4, atol=1e-4)
+
+
+def test_a_low_rank_law_that_is_invalid_has_no_step_and_spoils_no_other():
+    scale = jnp.stack([jnp.ones(8), -jnp.ones(8)])
+    factor = jnp.asarray(np.random.default_rng(0).normal(size=(1, 8, 2)), jnp.float32)
+    g = gj.Gaussian(jnp.zeros((2, 8)), gj.LowRank(scale, factor))
+    one = jax.tree.map(lambda x: jnp.ones((2, *x.shape[1:])), g)
+    wide = jax.tree.map(lambda x: jnp.broadcast_to(x, (2, *x.shape[1:])), g)
+    for leaf in jax.tree.leaves(gj.natural_gradient(wide, one)):
+        assert np.all(np.isfinite(leaf[0]))
+        assert np.all(np.isnan(leaf[1]))
+
+
 def test_structures_that_are_not_identified_are_refused_with_a_sentence():
-    g = gj.from_low_rank(jnp.zeros(3), jnp.ones(3), jnp.ones((3, 1)))
-    with pytest.raises(TypeError, match="no closed form for LowRank"):
-        gj.natural_gradient(g, g)
+    for cov in (
+        gj.LowRank(jnp.ones(3), jnp.ones((3, 2))),  # more numbers than Σ has
+        gj.Sum(gj.Diagonal(jnp.ones(3)), gj.Toeplitz(jnp.array([2.0, 1.0, 0.5]))),
+    ):
+        g = gj.Gaussian(jnp.zeros(3), cov)
+        with pytest.raises(TypeError, match=f"no closed form for {type(cov).__name__}"):
+            gj.natural_gradient(g, g)
     with pytest.raises(TypeError, match="must have the structure of g, Diagonal, got Cholesky"):
         gj.fisher_vector_product(
             gj.from_scale(jnp.zeros(2), jnp.ones(2)), gj.from_cholesky(jnp.zeros(2), jnp.eye(2))

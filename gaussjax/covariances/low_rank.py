@@ -7,12 +7,15 @@ Array([[2., 2., 0.],
        [0., 0., 4.]], dtype=float32)
 """
 
+from typing import Any
+
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from gaussjax._struct import leaf, structure
 from gaussjax.covariances.base import Conditional, Covariance, Indices, log_normal
 from gaussjax.linalg import low_rank
+from gaussjax.linalg.laws import fisher
 from gaussjax.linalg.products import dot, gram
 from gaussjax.linalg.semidefinite import OnSupport
 
@@ -67,6 +70,14 @@ class LowRank(Covariance):
     def thin_parts(self) -> tuple[Array, Array]:
         """As they are."""
         return self.scale, self.factor
+
+    def fisher_solve(self, cotangent: Any, /) -> Covariance | None:
+        """One of many, as columns of W may be turned. O(d r⁴); None if Σ has fewer free numbers."""
+        d, r = self.factor.shape
+        if r and (d - r) ** 2 < d + r:
+            return None
+        parts = self.scale, self.factor, cotangent.scale, cotangent.factor
+        return LowRank(*fisher.of_low_rank(*parts))
 
     def plus(self, other: Covariance, /) -> Covariance | None:
         """Variances add, and columns of factors join."""

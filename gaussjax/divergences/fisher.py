@@ -44,13 +44,14 @@ def natural_gradient(g: Gaussian, gradient: Gaussian) -> Gaussian:
 
     `gradient` c holds the derivative of a loss in every array of g, as `jax.grad` returns it; for
     the mean it gives Σc, for a factor L L Φ(Lᵀc) with half a diagonal in Φ. O(d³) for dense
-    factors, O(d) for diagonals, O(db³) for a band. A root and a Kronecker product have more
-    parameters than their law, so many changes are equivalent: this returns one of them. Low rank,
-    Toeplitz and sums have no closed form: solve F s = c by conjugate gradients with
+    factors, O(d) for diagonals, O(db³) for a band, O(d r⁴) for low rank. A root, a low-rank factor
+    and a Kronecker product have more parameters than their law, so many changes are equivalent:
+    this returns one of them, and NaN for low rank where Σ does not determine the scales. Toeplitz,
+    scaled and other sums have no closed form: solve F s = c by conjugate gradients with
     `fisher_vector_product`.
 
     Raises:
-        TypeError: the structure has no closed form.
+        TypeError: the structure has no closed form, or low rank has more numbers than Σ.
         ValueError: dimensions differ or batch shapes do not broadcast.
 
     Source: Amari, Neural Computation 10 (1998), theorem 1.
