@@ -7,6 +7,7 @@ and CPU seconds to compile, for one matrix, a few, and a batch of `numbers` entr
 |---|---|
 | `TINY`, `WRITTEN`, `DISTANCE`, `PRODUCT` | written, native |
 | `NATIVE_ALONE`, `NATIVE`, `NATIVE_BATCH` | native, one by one |
+| `COLUMNS` | native, one by one: `moments` of all rows |
 | `SHARED` | native, one by one: `whiten by one matrix` |
 | `VECTOR`, `SHIFTED`, `COMPARED_AGAIN` | native, by entries |
 | `TILE` | in tiles, written |
@@ -33,10 +34,11 @@ from benchmarks import harness
 EVERY = 1 << 30
 NOTHING_WRITTEN = {
     "TINY": 0, "WRITTEN": 0, "WRITTEN_NUMBERS": 0, "DISTANCE": 0, "PRODUCT": 0, "VECTOR": 0,
-    "SHIFTED": 0, "COMPARED_AGAIN": 0,
+    "SHIFTED": 0, "COMPARED_AGAIN": 0, "COLUMNS": 0,
 }  # fmt: skip
 NATIVE = {
-    **NOTHING_WRITTEN, "NATIVE": EVERY, "NATIVE_ALONE": EVERY, "NATIVE_BATCH": 1, "SHARED": EVERY
+    **NOTHING_WRITTEN, "NATIVE": EVERY, "NATIVE_ALONE": EVERY, "NATIVE_BATCH": 1, "SHARED": EVERY,
+    "COLUMNS": EVERY,
 }  # fmt: skip
 WRITTEN = dict.fromkeys(NOTHING_WRITTEN, EVERY)
 BY_ENTRIES = {"VECTOR": EVERY, "SHIFTED": EVERY, "COMPARED_AGAIN": EVERY}
@@ -155,6 +157,7 @@ def functions() -> dict[str, Callable[..., Any]]:
         "whiten by one matrix": lambda a, b, v: gj.whiten(
             gj.Gaussian(0 * v, gj.Cholesky(one_of(a))), v
         ),
+        "moments": lambda a, b, v: gj.moments(a.reshape(-1, a.shape[-1])),
         "factor_of_sum": lambda a, b, v: gj.linalg.factor_of_sum(a, b),
     }
 

@@ -14,6 +14,7 @@ import pytest
 import gaussjax as gj
 from gaussjax.linalg import (
     factor,
+    moments,
     orthonormal,
     roots,
     semidefinite,
@@ -93,6 +94,7 @@ KERNELS = {
     "triangular_root": (lambda d: roots._root, (wide,)),
     "rank_revealing_root": (lambda d: semidefinite._by_rows, (wide,)),
     "orthonormal_rows": (lambda d: orthonormal._rows_in_turn, (wide,)),
+    "moments": (lambda d: moments._moments, (wide, lambda rng, d: rng.uniform(0, 2, size=d))),
     "root_of_sum": (lambda d: sums._root, (spd, wide)),
     "root_cotangent": (lambda d: roots._cotangent, (lower, wide, lower)),
     "exchange": (lambda d: exchange._exchange_of, (measured, noise, lambda rng, d: np.ones(d))),

@@ -61,6 +61,10 @@ def test_outliers_are_as_many_as_the_level_says():
     share = float(gj.outliers(G, x, level=0.95).mean())
     assert abs(share - 0.05) < 5 * (0.05 * 0.95 / 20_000) ** 0.5
     assert gj.outliers(G, x[0] + 100, level=0.999)
+    rows = np.array(x[:3])
+    rows[1, 0] = np.nan
+    assert gj.outliers(G, rows, level=1.0).tolist() == [False, True, False]
+    assert gj.outliers(G, x[:3], level=np.array([np.nan, 2.0, 1.0])).tolist() == [True, True, False]
 
 
 def test_criteria_are_those_of_the_textbook():

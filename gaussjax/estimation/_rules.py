@@ -21,12 +21,12 @@ from gaussjax.covariances import (
     Isotropic,
     LowRank,
 )
-from gaussjax.estimation import _checks, _data
+from gaussjax.estimation import _checks
 from gaussjax.linalg import fourier
+from gaussjax.linalg.moments import root_of_rows, scatter
 from gaussjax.linalg.ranges import lengths
 from gaussjax.linalg.roots import triangular_root
 from gaussjax.linalg.semidefinite import principal_axes
-from gaussjax.linalg.sums import root_of_sum
 from gaussjax.linalg.triangular import solve
 
 WINDOWS = 64
@@ -129,7 +129,7 @@ def regular_root(rows: Float[Array, "k d"]) -> Float[Array, "d d"]:
     """Lower R with R Rᵀ = FᵀF; NaN where columns depend on each other, to rounding."""
     if 0 in rows.shape:
         return jnp.full((rows.shape[1],) * 2, jnp.nan, rows.dtype)
-    return regular(root_of_sum(_data.scatter(rows), rows.T), len(rows))
+    return regular(root_of_rows(scatter(rows), rows), len(rows))
 
 
 def regular(lower: Float[Array, "d d"], count: int) -> Float[Array, "d d"]:

@@ -23,6 +23,7 @@ from gaussjax.covariances import Cholesky, restricted
 from gaussjax.estimation import _checks, _data, _iterated
 from gaussjax.gaussian import Gaussian
 from gaussjax.linalg.factor import factorise
+from gaussjax.linalg.moments import scatter
 from gaussjax.linalg.products import dot
 from gaussjax.linalg.roots import triangular_root
 from gaussjax.linalg.triangular import solve
@@ -237,7 +238,7 @@ def _stepped(g: Gaussian, x: Array, mask: Array, each: Array, most: int) -> Gaus
     else:
         total = jnp.zeros((d, d), x.dtype)
     weight, shift, _, rows = _data.centred(left, each, None)
-    lower = factorise((_data.scatter(rows) + total) / weight)
+    lower = factorise((scatter(rows) + total) / weight)
     return Gaussian(g.mean + _data.located(weight, shift), Cholesky(lower))
 
 

@@ -21,6 +21,7 @@ from gaussjax._struct import exported
 from gaussjax.covariances.base import any_root, log_density
 from gaussjax.estimation import _checks, _data
 from gaussjax.gaussian import Gaussian
+from gaussjax.linalg.moments import weighted_sum
 from gaussjax.linalg.products import gram
 from gaussjax.linalg.ranges import lengths
 from gaussjax.linalg.semidefinite import principal_axes
@@ -150,8 +151,8 @@ def outliers(g: Gaussian, x: ArrayLike, *, level: ArrayLike) -> Bool[Array, "...
 
     True where the squared Mahalanobis distance exceeds the quantile of χ², as it does for about
     n (1 − level) of n samples of g. Outliers widen an ordinary estimate: find them with one that
-    resists, such as `student_t.fit`. NaN rows are not outliers, and a level outside [0, 1] in an
-    array marks nothing.
+    resists, such as `student_t.fit`. What is not known to be inside counts as outside: NaN rows,
+    and all rows where an estimate, or a level in an array, is none.
 
     Raises:
         ValueError: sizes differ, batch shapes do not broadcast, or `level` is a number not between
@@ -173,7 +174,7 @@ def outliers(g: Gaussian, x: ArrayLike, *, level: ArrayLike) -> Bool[Array, "...
 def _outliers(
     g: Gaussian, x: Float[Array, "... d"], *, level: Float[Array, "..."]
 ) -> Bool[Array, "..."]:
-    return g.cov.inv_quad(x - g.mean) > chi2_quantile(level, g.dim)
+    return ~(g.cov.inv_quad(x - g.mean) <= chi2_quantile(level, g.dim))  # NaN is not inside
 
 
 def _check_level(level: Any) -> None:
@@ -242,7 +243,7 @@ def _log_likelihood(
     each = _data.row_weights(x, weights, mask)
     rows = jnp.where((each == 0)[:, None], g.mean[None], x)  # what is not read may be NaN
     values = jax.vmap(lambda row: log_density(g.cov, row - g.mean))(rows)
-    total = _data.weighted_sum(each, values[:, None])[0]
+    total = weighted_sum(each, values[:, None])[0]
     return total, _data.total_weight(len(x), each, weights, mask)
 
 

@@ -20,12 +20,17 @@ from gaussjax._lift import lift_as_whole, structure_argument
 from gaussjax._struct import leaf, structure
 from gaussjax.estimation import _data, _sentences
 from gaussjax.linalg.factor import half_triangle
+from gaussjax.linalg.moments import (
+    mean_and_scatter,
+    root_of_rows,
+    rounded,
+    two_sum,
+    with_derivative_of,
+)
 from gaussjax.linalg.products import dot, gram
 from gaussjax.linalg.ranges import lengths
 from gaussjax.linalg.sums import root_of_sum
 from gaussjax.linalg.triangular import solve
-
-CHUNK = 1 << 20  # numbers that are read at a time: their centred copy stays in the cache
 
 
 @structure
@@ -79,27 +84,16 @@ def moments(
     >>> moments([[1.0], [3.0], [jnp.nan]], mask=[True, True, False]).mean
     Array([2.], dtype=float32)
     """
-    n, d = x.shape
-    each = _data.row_weights(x, weights, mask)  # checks the sizes of the whole
-    size = max(CHUNK // max(d, 1), 1024)
-    if n <= size:
-        return _of_rows(x, weights, mask, fourth)
-    count = n // size
-    given = [v for v in (x, weights, mask) if v is not None]
-    chunks = [v[: count * size].reshape(count, size, *v.shape[1:]) for v in given]
-
-    def part(values: list[Array]) -> Moments:
-        rows, *others = values
-        rest = iter(others)
-        w, m = (None if v is None else next(rest) for v in (weights, mask))
-        return _of_rows(rows, w, m, fourth)
-
-    def step(total: Moments, values: list[Array]) -> tuple[Moments, None]:
-        return _merged(total, part(values)), None
-
-    total, _ = lax.scan(step, part([v[count * size :] for v in given]), chunks)
-    valid = jnp.all(each >= 0)
-    return jax.tree.map(lambda v: jnp.where(valid, v, jnp.nan), total)
+    given = None if weights is None and mask is None else _data.row_weights(x, weights, mask)
+    read = x if mask is None else jnp.where(mask[:, None], x, 0.0)
+    c = _data.centred(x, weights, mask)  # its rows are computed for derivatives alone
+    mean, low, scatter = mean_and_scatter(read, given)
+    root = root_of_rows(scatter, c.rows, lambda: _data.centred(x, weights, mask).rows)
+    mean, radial = with_derivative_of(mean, c.mean), jnp.zeros(0, x.dtype)
+    if fourth:
+        radial = _radial(read, given, c.weight, (mean, low), _spread(root, c.weight))
+    low = _low(0.0 * c.weight, low, 0.0 * root)  # NaN where they are
+    return Moments(c.weight, mean, root, low, radial)
 
 
 @lift_as_whole
@@ -158,28 +152,17 @@ def merge_moments_over(m: Moments, axis_name: str | tuple[str, ...]) -> Moments:
     return jax.tree.map(lambda v: v[0], parts)
 
 
-# One data set ------------------------------------------------------------------------------------
-
-
-def _of_rows(x: Array, weights: Array | None, mask: Array | None, fourth: bool) -> Moments:
-    weight, mean, low, rows = _data.centred(x, weights, mask)
-    root = _root(_data.scatter(rows), rows.T)
-    radial = jnp.zeros(0, x.dtype)
-    if fourth:
-        each = _data.row_weights(x, weights, mask)
-        radial = _radial(rows, each, weight, _spread(root, weight))
-    low = _low(jnp.zeros_like(weight), low, jnp.zeros_like(root))
-    return Moments(weight, mean, root, low, radial)
+# Merging -----------------------------------------------------------------------------------------
 
 
 def _merged(a: Moments, b: Moments) -> Moments:
     lows = a.low + b.low
-    weight, weight_low = _data.two_sum(a.weight, b.weight)
-    weight, weight_low = _data.two_sum(weight, weight_low + lows[0, 0])
+    weight, weight_low = two_sum(a.weight, b.weight)
+    weight, weight_low = two_sum(weight, weight_low + lows[0, 0])
     share = b.weight / _nonzero(weight)
     apart = (b.mean - a.mean) + (b.low - a.low)[1:, 0]
-    mean, mean_low = _data.two_sum(a.mean, _data.rounded(share * apart))
-    mean, mean_low = _data.two_sum(mean, mean_low + a.low[1:, 0])
+    mean, mean_low = two_sum(a.mean, rounded(share * apart))
+    mean, mean_low = two_sum(mean, mean_low + a.low[1:, 0])
     between = jnp.sqrt(a.weight * share) * apart
     root, root_low = _merged_root(a, b, between)
     radial = jnp.zeros(0, root.dtype)
@@ -197,9 +180,9 @@ def _merged(a: Moments, b: Moments) -> Moments:
 def _merged_root(a: Moments, b: Moments, between: Array) -> tuple[Array, Array]:
     """The root of the sum of scatters and δδᵀ, in two words where its pivots keep their digits."""
     factor = jnp.concatenate([a.root, b.root, between[:, None]], axis=1)
-    root = _root(gram(factor), factor)
-    if 0 in root.shape:
-        return root, root
+    if a.dim == 0:
+        return a.root, a.root
+    root = root_of_sum(gram(factor), factor)
     is_first = a.weight >= b.weight
     large, small = (jnp.where(is_first, x, y) for x, y in ((a.root, b.root), (b.root, a.root)))
     change = root - large
@@ -211,7 +194,7 @@ def _merged_root(a: Moments, b: Moments, between: Array) -> tuple[Array, Array]:
     regular = jnp.where(good, root, jnp.eye(a.dim, dtype=root.dtype))
     inner = solve(regular, solve(regular, jnp.where(good, lacking, 0.0)).T)
     low = lax.stop_gradient(dot(regular, half_triangle(inner)))
-    return _data.two_sum(root, jnp.tril(low))
+    return two_sum(root, jnp.tril(low))
 
 
 def _twice(x: Array, y: Array) -> Array:
@@ -226,25 +209,23 @@ def _low(weight: Array, mean: Array, root: Array) -> Array:
     return jnp.concatenate([first, jnp.pad(root, ((1, 0), (0, 0)))], axis=1)
 
 
-def _root(matrix: Float[Array, "d d"], factor: Float[Array, "d k"]) -> Float[Array, "d d"]:
-    """Lower R with R Rᵀ = F Fᵀ: from the product where every pivot keeps its digits, else by QR."""
-    if 0 in factor.shape:
-        return jnp.zeros_like(matrix)
-    return root_of_sum(matrix, factor)
-
-
 def _spread(root: Array, weight: Array) -> Array:
     """Root mean square of ‖x − μ‖."""
     return lengths(root.reshape(1, -1))[0] / jnp.sqrt(_nonzero(weight))
 
 
-def _radial(rows: Array, each: Array, weight: Array, spread: Array) -> Array:
-    used = each > 0
-    unit = jnp.sqrt(jnp.where(used, each, 1.0)) * _nonzero(spread)
-    y = jnp.where(used[:, None], rows / unit[:, None], 0.0)
-    share = each / _nonzero(weight)
-    squares = jnp.sum(jnp.square(y), axis=1)
-    return jnp.append(dot(share * squares, y), jnp.sum(share * jnp.square(squares)))
+# Σ w ‖y‖² y is W₂ (μ₂ − μ)/s, of the mean μ₂ of rows that count w ‖y‖², and W₂ in all.
+def _radial(
+    x: Array, each: Array | None, weight: Array, middle: tuple[Array, Array], spread: Array
+) -> Array:
+    (mean, low), unit = middle, _nonzero(spread)
+    left = ((x - mean[None]) - low[None]) / unit
+    squares = dot(jnp.square(left), jnp.ones_like(mean))  # on CPUs a third of a sum
+    share = squares if each is None else each * squares
+    other, other_low, _ = mean_and_scatter(x, share)
+    apart = ((other - mean) + (other_low - low)) / unit
+    third = with_derivative_of(jnp.sum(share) * apart, dot(share, left))
+    return jnp.append(third, dot(share, squares)) / _nonzero(weight)
 
 
 # With e = μ' − μ, y = (x − μ)/s and S = E y yᵀ, both in the new unit:

@@ -181,7 +181,8 @@ XLA_FFI_Error* run(const Kernel& kernel, XLA_FFI_CallFrame* frame) {
   batch->single = kernel.single && (is_large(batch->in[0]) || n < kFew);
   batch->lanes = batch->single ? 1 : kVector / (is_double ? 8 : 4);
   int64_t groups = (n + batch->lanes - 1) / batch->lanes;
-  int64_t helpers = n * d * d * (8 + d) / 8 < kWorthSharing ? 0 : threads(frame) - 1;
+  double work = double(n) * double(d) * double(d) * double(8 + d) / 8;  // d may be many rows
+  int64_t helpers = work < double(kWorthSharing) ? 0 : threads(frame) - 1;
   if (helpers >= groups) helpers = groups - 1;
   int64_t parts = helpers > 0 ? (helpers + 1) * kChunksPerThread : 1;
   batch->chunk = batch->lanes * ((groups + parts - 1) / parts);

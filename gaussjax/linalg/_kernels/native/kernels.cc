@@ -4,6 +4,7 @@
 
 #include "divergence.h"
 #include "factor.h"
+#include "moments.h"
 #include "observe.h"
 #include "roots.h"
 #include "triangular.h"
@@ -44,6 +45,7 @@ constexpr Kernel kernels[kernel_count] = {
      orthonormal_scratch,
      GAUSSJAX_BOTH(orthonormal_rows),
      true},
+    {"moments", 2, 2, {2, 1, 2, 2}, moments_scratch, GAUSSJAX_BOTH(moments), true},
     {"root_of_sum", 2, 1, {2, 2, 2}, sum_scratch, GAUSSJAX_BOTH(root_of_sum)},
     {"reordered_root", 1, 1, {2, 2}, triangle_and_rows, GAUSSJAX_BOTH(reordered_root)},
     {"root_cotangent", 3, 1, {2, 2, 2, 2}, root_cotangent_scratch, GAUSSJAX_BOTH(root_cotangent)},

@@ -39,6 +39,6 @@ struct Kernel {
   bool single = false;  // whether it has a way of its own for one matrix
 };
 
-constexpr int kernel_count = 21;
+constexpr int kernel_count = 22;
 
 }  // namespace gaussjax
