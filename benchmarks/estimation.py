@@ -5,6 +5,7 @@
 gaussjax in float32 is compared with scikit-learn, which computes covariances only in float64: the
 largest difference of an entry, over the largest entry. PCA is compared by the likelihood of the
 data. `moments` stands beside NumPy's mean of the rows, which is the time to read them.
+`fit_missing` stands alone, with the megabytes that its program takes beside the data.
 
 `python -m benchmarks.front_page` writes the table of docs/estimation.md from the results.
 """
@@ -35,18 +36,27 @@ PAIRS: dict[str, Pair] = {
     ),
 }
 READING = "moments"
+MISSING = "fit_missing"
+HOLES = 0.05  # of the entries
 ROUNDS = 3
 
 
 def main(
-    shapes: tuple[tuple[int, int], ...] = ((1_000, 20), (100_000, 20), (10_000, 100)),
-    names: tuple[str, ...] = (*PAIRS, READING),
+    shapes: tuple[tuple[int, int], ...] = (
+        (1_000, 20),
+        (100_000, 20),
+        (1_000_000, 8),
+        (10_000, 100),
+    ),
+    with_holes: tuple[int, int] = (10_000, 200),
+    names: tuple[str, ...] = (*PAIRS, READING, MISSING),
     seconds: float = 1.0,
 ) -> None:
     """Measures and writes `benchmarks/results/estimation.md` and `.json`.
 
     Args:
         shapes: Rows and columns of the data.
+        with_holes: Those of the data for `fit_missing`.
         names: Which estimates.
         seconds: Time for the calls of each.
     """
@@ -54,7 +64,7 @@ def main(
     for n, d in shapes:
         x = data(n, d)
         wide, on_device = x.astype(np.float64), jax.device_put(x)
-        for name in names:
+        for name in (name for name in names if name != MISSING):
             if name == READING:
                 sides = {"ours": (jax.jit(gj.moments), on_device), "theirs": (mean, x)}
                 times = timed(sides, seconds)
@@ -66,6 +76,8 @@ def main(
             apart = difference(name, ours(on_device), theirs(wide), wide)
             numbers.append([name, n, d, times["ours"], times["theirs"], apart])
             print(numbers[-1], file=sys.stderr)
+    if MISSING in names:
+        numbers.append(missing(*with_holes, seconds))
     harness.write("estimation", front_page.beside_scikit_learn(numbers), {"numbers": numbers})
 
 
@@ -74,6 +86,19 @@ def data(n: int, d: int) -> np.ndarray:
     rng = np.random.default_rng(0)
     factors = rng.standard_normal((n, 5)) @ rng.standard_normal((5, d))
     return (factors + rng.standard_normal((n, d)) * np.linspace(0.5, 2, d) + 3).astype(np.float32)
+
+
+def missing(n: int, d: int, seconds: float) -> list[Any]:
+    """The row of `fit_missing`: one program, from the data to where EM ends."""
+    x, seen = data(n, d), np.random.default_rng(1).uniform(size=(n, d)) >= HOLES
+    most = int((~seen).sum(axis=1).max())
+    fit = jax.jit(lambda x, seen: gj.fit_missing(x, mask=seen, most=most))
+    arguments = jax.device_put((np.where(seen, x, np.nan), seen))
+    program = fit.lower(*arguments).compile()
+    memory = program.memory_analysis().temp_size_in_bytes / 1e6
+    times = timed({"ours": (lambda pair: program(*pair), arguments)}, seconds)
+    name = f"{MISSING} with {HOLES:.0%} holes, {memory:.0f} MB"
+    return [name, n, d, times["ours"], None, None]
 
 
 def mean(x: np.ndarray) -> np.ndarray:

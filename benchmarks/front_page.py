@@ -103,14 +103,15 @@ def estimates() -> str:
 
 
 def beside_scikit_learn(numbers: Sequence[Any]) -> str:
-    """A row for each estimate of each data; what has no difference stands beside NumPy's mean."""
+    """A row for each estimate; of two without a difference one is NumPy's mean, or there is one."""
     header = ["", "data", "ms", "scikit-learn, ms", "", "difference"]
     rows = []
     for name, n, d, ours, theirs, apart in numbers:
-        ratio = theirs / ours
+        ratio = 0.0 if theirs is None else theirs / ours
         shown = f"{ratio:.1f}×" if ratio < 10 else f"{ratio:.0f}×"
+        beside = ("–", "") if theirs is None else (f"{theirs:.3g}", shown)
         difference = "–" if apart is None else f"{apart:.0e}"
-        cells = f"{n:,} × {d}", f"{ours:.3g}", f"{theirs:.3g}", shown, difference
+        cells = f"{n:,} × {d}", f"{ours:.3g}", *beside, difference
         function, *rest = name.split(" ", 1)
         rows.append([" ".join([f"`{function}`", *rest]), *cells])
     return harness.table(header, rows)

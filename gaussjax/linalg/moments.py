@@ -21,7 +21,8 @@ BLOCK = 256
 and a million squares in float32 would lose two digits so."""
 
 PARTS, ROWS = 256, 4096
-"""At most so many parts, which threads share, and at least so many rows in each."""
+"""At most so many equal parts, which threads share, and at least so many rows in each. One thread
+reads a number of rows without such parts."""
 
 
 def mean_and_scatter(
