@@ -95,7 +95,8 @@ def missing(n: int, d: int, seconds: float) -> list[Any]:
     fit = jax.jit(lambda x, seen: gj.fit_missing(x, mask=seen, most=most))
     arguments = jax.device_put((np.where(seen, x, np.nan), seen))
     program = fit.lower(*arguments).compile()
-    memory = program.memory_analysis().temp_size_in_bytes / 1e6
+    analysis: Any = program.memory_analysis()
+    memory = analysis.temp_size_in_bytes / 1e6
     times = timed({"ours": (lambda pair: program(*pair), arguments)}, seconds)
     name = f"{MISSING} with {HOLES:.0%} holes, {memory:.0f} MB"
     return [name, n, d, times["ours"], None, None]

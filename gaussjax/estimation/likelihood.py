@@ -85,9 +85,9 @@ def fit(
     | `Kronecker` | `sizes` | by turns until nothing changes, O(n d Σ dᵢ) each |
     | `Toeplitz` | | by scoring, O(d³) each |
 
-    The last two are loops, NaN where they do not converge, with the derivatives of the fixed point.
-    `LowRank` has no derivatives. `factor_analysis` is low rank with a separate noise for each
-    coordinate.
+    The last two are loops, NaN where they do not converge, with the derivatives of the fixed point,
+    O(d⁴) for `Toeplitz`. `LowRank` has no derivatives. `factor_analysis` is low rank with a
+    separate noise for each coordinate.
 
     Raises:
         TypeError: `structure` is none of these, or its option is missing, or another is given.
