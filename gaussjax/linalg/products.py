@@ -76,7 +76,9 @@ def with_transpose(
     return transposable
 
 
-def linear(function: Callable[[Array], Array], transpose: Callable[[Array], Array]) -> Any:
+def linear(
+    function: Callable[[Array], Array], transpose: Callable[[Array], Array]
+) -> Callable[[Array], Array]:
     """A linear function and its transpose: JAX would scatter to transpose a read, which is slow."""
     function = jax.jit(function, inline=True)
     along = with_transpose(function, lambda c: (transpose(c),))
@@ -90,7 +92,7 @@ def diagonal_matrix(diagonal: Float[Array, " d"]) -> Float[Array, "d d"]:
     return jnp.where(np.eye(len(diagonal), dtype=bool), diagonal[:, None], 0.0)
 
 
-diagonal = linear(lambda matrix: jnp.diagonal(matrix), diagonal_matrix)
+diagonal: Callable[[Array], Array] = linear(lambda matrix: jnp.diagonal(matrix), diagonal_matrix)
 """The diagonal of a square matrix."""
 
 
