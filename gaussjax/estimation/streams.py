@@ -20,14 +20,8 @@ from gaussjax._lift import lift_as_whole, structure_argument
 from gaussjax._struct import leaf, structure
 from gaussjax.estimation import _data, _sentences
 from gaussjax.linalg.factor import half_triangle
-from gaussjax.linalg.moments import (
-    mean_and_scatter,
-    root_of_rows,
-    rounded,
-    two_sum,
-    with_derivative_of,
-)
-from gaussjax.linalg.products import dot, gram
+from gaussjax.linalg.moments import mean_and_scatter, root_of_rows, rounded, two_sum
+from gaussjax.linalg.products import dot, gram, with_derivative_of
 from gaussjax.linalg.ranges import lengths
 from gaussjax.linalg.sums import root_of_sum
 from gaussjax.linalg.triangular import solve

@@ -102,17 +102,6 @@ def root_of_rows(
     return with_derivative(lower, Parts(rows.T, None))
 
 
-@jax.custom_jvp
-def with_derivative_of(value: Array, other: Array) -> Array:
-    """`value` with the derivative of what it equals, which only a derivative computes."""
-    return value
-
-
-@with_derivative_of.defjvp
-def _(primals, tangents):
-    return with_derivative_of(*primals), tangents[1]
-
-
 def weighted_sum(each: Float[Array, " n"], rows: Float[Array, "n d"]) -> Float[Array, " d"]:
     """Σ wᵢ xᵢ, by blocks."""
     return jnp.sum(dot(blocks(each)[:, None], blocks(rows)), axis=(0, 1))

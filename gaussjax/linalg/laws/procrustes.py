@@ -11,7 +11,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from gaussjax.linalg._kernels import lapack
-from gaussjax.linalg.products import dot
+from gaussjax.linalg.products import dot, with_derivative_of
 from gaussjax.linalg.ranges import lengths, unit_of
 from gaussjax.linalg.triangular import solve
 
@@ -59,18 +59,7 @@ def _turn(f: Array, g: Array) -> Array:
     plain, best = (jnp.sum(jnp.square(f - x)) for x in (g, dot(g, u)))
     # JAX cannot lower a value without a batch whose derivative has one: the choice comes first.
     chosen = jnp.where(plain <= best, jnp.eye(len(u), dtype=u.dtype), u)
-    return _exactly(chosen, u)
-
-
-@jax.custom_jvp
-def _exactly(value: Array, like: Array) -> Array:
-    """A value with the derivative of another."""
-    return value
-
-
-@_exactly.defjvp
-def _(primals, tangents):
-    return _exactly(*primals), tangents[1]
+    return with_derivative_of(chosen, u)
 
 
 def rotation(f: Float[Array, "d k"], g: Float[Array, "d m"]) -> Float[Array, "m k"]:
