@@ -45,5 +45,5 @@ SHIFTED = 16
 """Largest pair of triangles whose divergence and shift are one kernel: many shifts of a larger pair
 would keep a gradient of d² each."""
 
-COLUMNS = 128
+COLUMNS = 64
 """Most columns of data whose moments are a native kernel: beyond, a product is faster."""
